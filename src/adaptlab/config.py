@@ -1,0 +1,236 @@
+"""What a run and a study are, as frozen values, and the hash that names a run.
+
+``StudyConfig`` has one flat key for every flag of ``adaptlab compare``; most of them are *axes*: a list there makes
+a grid. ``adaptlab.study.expand`` turns a study into ``RunConfig``s. A ``RunConfig`` is *given* while it still
+says "auto" somewhere and *resolved* when nothing is left to decide. Only pydantic and the standard library are imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+Readout = Literal["head", "verbalizer", "generate"]
+HeadMode = Literal["trained", "frozen", "adapted"]
+KeepWeights = Literal["all", "best", "none"]
+Count = Annotated[int, Field(ge=1)]
+CountOrAll = Count | Literal["all"]
+
+#: Raised whenever a default below, or the meaning of a value, changes: results under the old one are not the new one's.
+ID_VERSION = 1
+
+
+class Frozen(BaseModel):
+    """Immutable, refuses unknown keys, accepts ``kebab-case`` keys for ``snake_case`` fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hyphens(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key.replace("-", "_") if isinstance(key, str) else key: value for key, value in data.items()}
+        return data
+
+
+class ModelConfig(Frozen):
+    """A pretrained base: a hub id, a local folder, or ``minilm`` (the one that comes with the package)."""
+
+    id: str
+    revision: str | None = None
+    quantize: Literal["none", "4bit", "8bit"] = "none"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+class TaskConfig(Frozen):
+    """A task and which of its rows are used. ``name`` is a plugin's name or a path to the user's own data."""
+
+    name: str
+    train_examples: CountOrAll = "all"
+    select_examples: CountOrAll = "all"
+    eval_examples: CountOrAll = "all"
+    data_seed: int = 0
+    text_columns: tuple[str, ...] | None = None
+    label_column: str | None = None
+    delimiter: str | None = None
+    max_length: Count | Literal["auto"] = "auto"
+    prompt: str | None = None
+
+
+class MethodConfig(Frozen):
+    """What is trained. ``options`` are the method plugin's own; ``label`` is how tables call this variant."""
+
+    name: str
+    label: str = ""
+    targets: str | tuple[str, ...] | None = None
+    head: HeadMode = "trained"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainingConfig(Frozen):
+    """Optimisation. Exactly one of ``epochs`` and ``steps`` counts: ``steps`` wins when it is given."""
+
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    steps: Count | None = None
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    optimizer: str = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: str = "linear"
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.06
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    eval_every: Count | None = None
+    select: Literal["best", "last"] = "best"
+    dtype: DType = "auto"
+
+
+class RunConfig(Frozen):
+    """One run: everything that can change its result, and nothing that says where it runs."""
+
+    model: ModelConfig
+    task: TaskConfig
+    method: MethodConfig
+    training: TrainingConfig = TrainingConfig()
+    readout: Readout = "head"
+    objective: str = "supervised"
+    shots: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class ExecutionConfig(Frozen):
+    """Where and how runs execute; changes no result, so it is in no run's id."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | None = None
+    data_root: str | None = None
+    keep_weights: KeepWeights = "best"
+    micro_batch_size: Count | None = None
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
+
+
+class RunIdentity(Frozen):
+    """The contents behind the names of a resolved run; with it, the id is a hash of content."""
+
+    weights: str  # "sha256:..." of the weight files, or "revision:..." of a hub snapshot
+    data: str  # "sha256:..." over the rows of every split
+    task: str  # plugin name
+    task_version: int
+
+
+def run_id(resolved: RunConfig, identity: RunIdentity) -> str:
+    """The run's id: 64 hex digits over content. Paths, labels and whatever equals its default are not in it."""
+    config = resolved.model_dump(mode="json", exclude_defaults=True)
+    config["model"] = {k: v for k, v in config["model"].items() if k == "quantize"}
+    config["task"].pop("name")
+    config["method"].pop("label", None)
+    # How columns were found is not content: what was read from them is, and the data's hash covers it.
+    for key in ("text_columns", "label_column", "delimiter"):
+        config["task"].pop(key, None)
+    document = {"version": ID_VERSION, "config": config, "identity": identity.model_dump()}
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _seeds(value: Any) -> Any:
+    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+T = TypeVar("T")
+Axis = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+
+class MethodEntry(BaseModel):
+    """A line of a study's ``methods``: a name, or a mapping of a name and options. A list-valued option is a grid.
+
+    Keys other than those below are the method's own options (checked against its plugin when the study expands).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    name: str
+    label: str = ""
+    targets: str | tuple[str, ...] | None = None
+    head: HeadMode = "trained"
+    learning_rate: Axis[Annotated[float, Field(gt=0)] | Literal["auto"]] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"name": data}
+        if isinstance(data, dict):
+            return {k.replace("-", "_") if isinstance(k, str) else k: v for k, v in data.items()}
+        return data
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options, as they were written."""
+        return dict(self.model_extra or {})
+
+
+def _model_entry(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
+
+
+def _task_entry(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+ModelEntry = Annotated[ModelConfig, BeforeValidator(_model_entry)]
+
+
+class TaskEntry(Frozen):
+    """A line of a study's ``tasks``: a name or path, or a mapping that also says where text and label stand."""
+
+    name: str
+    text_columns: Axis[str] | None = None
+    label_column: str | None = None
+    delimiter: str | None = None
+    prompt: Axis[str] | None = None
+
+
+class StudyConfig(Frozen):
+    """A grid of runs that answer one question. Every field is a key of study.yaml and a flag of ``compare``."""
+
+    model: Axis[ModelEntry] = (ModelConfig(id="minilm"),)
+    task: Axis[Annotated[TaskEntry, BeforeValidator(_task_entry)]]
+    methods: Axis[MethodEntry]
+    seeds: Annotated[Axis[Annotated[int, Field(ge=0)]], BeforeValidator(_seeds)] = (0, 1, 2)
+
+    train_examples: Axis[CountOrAll] = ("all",)
+    select_examples: CountOrAll = "all"
+    eval_examples: CountOrAll = "all"
+    data_seed: Axis[int] = (0,)
+    max_length: Axis[Count | Literal["auto"]] = ("auto",)
+    readout: Axis[Readout] = ("head",)
+    objective: Axis[str] = ("supervised",)
+    shots: Axis[Annotated[int, Field(ge=0)]] = (0,)
+
+    epochs: Axis[Annotated[float, Field(gt=0)]] | None = None
+    steps: Axis[Count] | None = None
+    batch_size: Axis[Count] = (32,)
+    learning_rate: Axis[Annotated[float, Field(gt=0)] | Literal["auto"]] = ("auto",)
+    optimizer: Axis[str] = ("adamw",)
+    weight_decay: Axis[Annotated[float, Field(ge=0)]] = (0.0,)
+    schedule: Axis[str] = ("linear",)
+    warmup_ratio: Axis[Annotated[float, Field(ge=0, le=1)]] = (0.06,)
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    eval_every: Count | None = None
+    select: Literal["best", "last"] = "best"
+    dtype: Axis[DType] = ("auto",)
+
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> StudyConfig:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps were both given: keep the one that says how long to train")
+        return self

@@ -1,0 +1,71 @@
+"""Errors a user can mend.
+
+Every message is one sentence that says what was given, what is allowed and what to do. The command line
+prints it without a traceback and exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdaptlabError(Exception):
+    """Base of every error whose message alone is enough to mend the cause."""
+
+    exit_code = 2
+
+
+class ConfigError(AdaptlabError):
+    """A flag, a study file or an option is wrong. ``problems`` holds every one found, a sentence each."""
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class UnknownNameError(ConfigError):
+    """A name that no plugin answers to."""
+
+
+class DataError(AdaptlabError):
+    """A data file, a column or a label is not usable."""
+
+
+class ModelError(AdaptlabError):
+    """A base model cannot be found, read or used as asked."""
+
+
+class HubError(AdaptlabError):
+    """The hub cannot be reached or does not have what was asked for."""
+
+
+class RecordError(AdaptlabError):
+    """A run's folder holds something damaged."""
+
+
+class StudyError(AdaptlabError):
+    """A study's folder cannot be used for what was asked."""
+
+
+class Interrupted(AdaptlabError):
+    """The user or the system asked the process to stop; everything written so far is valid."""
+
+    exit_code = 130
+
+
+def near_matches(given: str, allowed: Iterable[str], *, most: int = 3) -> list[str]:
+    """Names in ``allowed`` that look like ``given``, best first."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(given.lower(), names, n=most, cutoff=0.5)
+    inside = [name for name in names if given.lower() in name and name not in close]
+    return (close + inside)[:most]
+
+
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
+    """The error for a ``kind`` ("method", "task", ...) called ``given`` that does not exist."""
+    names = sorted(allowed)
+    close = near_matches(given, names)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names)}."
+    plural = f"{kind}s"
+    return UnknownNameError(f"No {kind} is called '{given}': {hint} See `adaptlab list {plural}`.")

@@ -1,0 +1,140 @@
+"""What a method is: which numbers are trained and what is attached to the base.
+
+A method plugin is one file in this folder with ``plugin = <Method>()`` (or a row in ``peft_native.py``). Importing it
+must not import torch: heavy imports stand inside the functions that need them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from adaptlab.config import HeadMode
+from adaptlab.models._base import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Placement = Literal["base", "layers", "prompt", "nothing"]
+
+
+class MethodOptions(BaseModel):
+    """Base of a method's own options: frozen, unknown keys refused. PEFT's names where PEFT has one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRates:
+    """A method's default rate and the range a tuner may search; docs/learning-rates.md has the measurements."""
+
+    default: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a method is to be attached: its options, where (words, a regex or module names), and the head's part."""
+
+    options: MethodOptions
+    targets: str | tuple[str, ...] | None = None
+    head: HeadMode = "trained"
+    total_steps: int | None = None  # of the training to come; None when only loading
+
+
+@dataclass(slots=True)
+class Attached:
+    """A base with a method on it.
+
+    Attributes:
+        model: what to call, with the arguments and outputs of the Hugging Face model.
+        parameters: every trained parameter without the head's, by the name it is saved under.
+        head: every trained head parameter, likewise.
+        extra: whatever the method keeps for its hooks.
+    """
+
+    model: nn.Module
+    layout: Layout
+    method: Method
+    setup: Setup
+    parameters: dict[str, nn.Parameter]
+    head: dict[str, nn.Parameter]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every trained parameter, the head's last."""
+        return {**self.parameters, **self.head}
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that share optimiser settings. ``rate_factor`` multiplies the run's learning rate."""
+
+    names: tuple[str, ...]
+    rate_factor: float = 1.0
+    decay: bool = True
+
+
+class Method(ABC):
+    """Base of every method.
+
+    Attributes:
+        placement: ``base`` trains the base's own weights (the run needs its own copy), ``layers`` sits at single
+            layers, ``prompt`` changes inputs, cache or mask of the whole model, ``nothing`` trains nothing.
+        Config: the pydantic model of the options.
+        learning_rates: default and range.
+        aliases: other names an option is known by, e.g. ``{"alpha": "lora_alpha"}``.
+    """
+
+    name: str
+    summary: str
+    paper: str = ""
+    placement: Placement
+    Config: type[MethodOptions] = MethodOptions
+    learning_rates: LearningRates
+    aliases: dict[str, str] = {}
+
+    @abstractmethod
+    def attach(self, model: nn.Module, layout: Layout, setup: Setup) -> Attached:
+        """Attach to ``model`` in place, and set ``requires_grad`` on every parameter of the result.
+
+        The caller has seeded torch: everything random here follows the run's seed.
+
+        Raises:
+            ConfigError: the options or targets do not fit this model (targets that match nothing name what could).
+        """
+
+    @abstractmethod
+    def trainable_count(self, layout: Layout, setup: Setup) -> int:
+        """How many numbers ``attach`` would train, head excluded, in closed form from shapes alone."""
+
+    @abstractmethod
+    def save(self, attached: Attached, folder: Path) -> None:
+        """Write what was trained, head included, as safetensors (in PEFT's own format where PEFT has the method)."""
+
+    @abstractmethod
+    def load(self, model: nn.Module, layout: Layout, folder: Path) -> nn.Module:
+        """Put what :meth:`save` wrote onto a fresh base, in eval mode and frozen; returns what to call."""
+
+    def parameter_groups(self, attached: Attached) -> list[ParameterGroup]:
+        """Optimiser groups; by default one, with weight decay spared for biases and norms."""
+        plain = [n for n, p in attached.trained.items() if p.ndim < 2]
+        decayed = [n for n, p in attached.trained.items() if p.ndim >= 2]
+        groups = [ParameterGroup(tuple(decayed)), ParameterGroup(tuple(plain), decay=False)]
+        return [group for group in groups if group.names]
+
+    def before_training(self, attached: Attached, total_steps: int) -> None:
+        """Called once, before the first step (also after a resume)."""
+
+    def extra_loss(self, attached: Attached) -> Tensor | None:
+        """A scalar added to the loss of each step, e.g. AdaLoRA's orthogonality."""
+        return None
+
+    def after_step(self, attached: Attached, step: int) -> None:
+        """Called after the optimiser's ``step`` (1-based), while gradients are still there."""
