@@ -2,7 +2,7 @@
 
 ``StudyConfig`` has one flat key for every flag of ``adaptlab compare``; most of them are *axes*: a list there makes
 a grid. ``adaptlab.study.expand`` turns a study into ``RunConfig``s. A ``RunConfig`` is *given* while it still
-says "auto" somewhere and *resolved* when nothing is left to decide. Only pydantic and the standard library are imported.
+says "auto" somewhere and *resolved* when nothing is left to decide. Imports pydantic and the standard library only.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class StudyError(AdaptlabError):
     """A study's folder cannot be used for what was asked."""
 
 
-class Interrupted(AdaptlabError):
+class InterruptedRunError(AdaptlabError):
     """The user or the system asked the process to stop; everything written so far is valid."""
 
     exit_code = 130

@@ -11,7 +11,7 @@ import importlib.metadata
 import pkgutil
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from adaptlab.errors import unknown_name
 
@@ -43,6 +43,7 @@ class Registry(Generic[P]):
     def _plugins(self) -> dict[str, P]:
         found: dict[str, P] = {}
         for module in self._modules():
+            plugin: P
             for plugin in _plugins_in(module):
                 if plugin.name in found:
                     raise RuntimeError(f"Two {self.kind}s are called '{plugin.name}'.")
@@ -79,7 +80,7 @@ class Registry(Generic[P]):
         return self._plugins[name]
 
 
-def _plugins_in(module: object) -> list[P]:  # type: ignore[type-var]
+def _plugins_in(module: object) -> list[Any]:
     several = getattr(module, "plugins", None)
     if several is not None:
         return list(several)
