@@ -147,6 +147,10 @@ T = TypeVar("T")
 Axis = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
+#: A regular expression or a word, several words, or (a list of lists) a grid of either.
+Targets = str | tuple[str, ...] | tuple[tuple[str, ...], ...] | None
+
+
 class MethodEntry(BaseModel):
     """A line of a study's ``methods``: a name, or a mapping of a name and options. A list-valued option is a grid.
 
@@ -157,8 +161,8 @@ class MethodEntry(BaseModel):
 
     name: str
     label: str = ""
-    targets: str | tuple[str, ...] | None = None
-    head: HeadMode = "trained"
+    targets: Targets = None
+    head: Axis[HeadMode] = ("trained",)
     learning_rate: Axis[Annotated[float, Field(gt=0)] | Literal["auto"]] | None = None
 
     @model_validator(mode="before")
@@ -204,6 +208,7 @@ class StudyConfig(Frozen):
     task: Axis[Annotated[TaskEntry, BeforeValidator(_task_entry)]]
     methods: Axis[MethodEntry]
     seeds: Annotated[Axis[Annotated[int, Field(ge=0)]], BeforeValidator(_seeds)] = (0, 1, 2)
+    targets: Targets = None  # of every method that sits at layers and has none of its own
 
     train_examples: Axis[CountOrAll] = ("all",)
     select_examples: CountOrAll = "all"

@@ -1,0 +1,166 @@
+"""Files that survive what happens to a process: atomic writes, locks that die with their holder, scrubbed text."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adaptlab.errors import StudyError
+
+_TEMPORARY = ".tmp"
+_TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,})")
+_SECRET_VARIABLE = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD)$", re.IGNORECASE)
+
+
+class BusyError(StudyError):
+    """Another process holds the lock."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``: afterwards the file holds all of the old content or all of the new.
+
+    Raises:
+        StudyError: the disk is full, the folder read-only, ...; the old file is untouched, no temporary one is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        try:
+            _write_synced(temporary, content)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add ``line`` (without its newline) to the end of ``path``, after dropping a torn last line.
+
+    Raises:
+        StudyError: it could not be written; the lines that were there still are.
+    """
+    try:
+        with open(path, "ab+") as file:
+            whole = _length_of_whole_lines(file.fileno())
+            file.truncate(whole)
+            try:
+                _write_all(file.fileno(), line + b"\n")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(whole)
+                raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed process left in ``folder``. The caller holds the folder's lock."""
+    for leftover in folder.glob(f".*{_TEMPORARY}"):
+        leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool, busy: str) -> Iterator[None]:
+    """Hold the exclusive lock on the file ``path``. The kernel releases it when the process ends, however it ends.
+
+    Args:
+        wait: block until the lock is free, instead of raising.
+        busy: the sentence of :class:`BusyError`.
+
+    Raises:
+        BusyError: someone else holds it and ``wait`` is false.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise BusyError(busy) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def scrub(text: str, *, working_folder: bool = True) -> str:
+    """``text`` without what a record must not tell: the home folder becomes ``~``, secrets become ``***``.
+
+    Secrets are tokens by their look (``hf_...``) and the values of environment variables whose names end in
+    TOKEN, KEY, SECRET or PASSWORD. The working folder becomes ``.`` unless ``working_folder`` is false.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_VARIABLE.search(name):
+            text = text.replace(value, "***")
+    text = _TOKEN.sub("***", text)
+    if working_folder:
+        text = _without_folder(text, os.getcwd(), ".")
+    return _without_folder(text, os.path.expanduser("~"), "~")
+
+
+def scrub_document(value: Any) -> Any:
+    """``value``, made of dicts, lists and scalars, with every text in it scrubbed but for the working folder."""
+    if isinstance(value, dict):
+        return {key: scrub_document(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [scrub_document(item) for item in value]
+    return scrub(value, working_folder=False) if isinstance(value, str) else value
+
+
+def cannot_write(path: Path, error: OSError) -> StudyError:
+    """The error for a file that cannot be written; what was there before is still there."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StudyError(
+            f"No space left to write {path}: free some and repeat the command; nothing written before is lost."
+        )
+    return StudyError(f"Cannot write {path} ({error.strerror or error}): check the folder and its permissions.")
+
+
+def _without_folder(text: str, folder: str, name: str) -> str:
+    if len(folder) < 2 or not os.path.isabs(folder):  # "/" or nothing: there is nothing to hide
+        return text
+    return re.sub(rf"{re.escape(folder)}(?![\w.-])", name, text)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        _write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _length_of_whole_lines(descriptor: int) -> int:
+    """Bytes up to and including the last newline."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

@@ -1,0 +1,214 @@
+"""A study becomes runs: the product over every axis, each method's options made into variants with telling labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Literal
+
+from adaptlab.config import (
+    HeadMode,
+    MethodConfig,
+    MethodEntry,
+    ModelConfig,
+    RunConfig,
+    StudyConfig,
+    TaskConfig,
+    TrainingConfig,
+)
+from adaptlab.errors import ConfigError
+from adaptlab.runs.store import safe_name
+from adaptlab.study.options import check_entry, filled, methods, settings
+from adaptlab.study.wording import Problem
+
+_LONGEST_PART = 60  # characters of a task's or label's name in a folder's name; the id keeps folders apart
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run one method. ``label`` is the user's (or empty) until :func:`_labelled` has completed it."""
+
+    name: str
+    label: str
+    options: dict[str, Any]
+    targets: str | tuple[str, ...] | None
+    head: HeadMode
+    learning_rate: float | Literal["auto"]
+
+    def facts(self) -> dict[str, Any]:
+        """Everything in which two variants of a method can differ, in the order in which a label tells it."""
+        own = {_short(self.name, key): value for key, value in filled(self.name, self.options).items()}
+        return {**own, "targets": self.targets, "head": self.head, "lr": self.learning_rate}
+
+    def config(self) -> MethodConfig:
+        return MethodConfig(
+            name=self.name, label=self.label, targets=self.targets, head=self.head, options=self.options
+        )
+
+
+def expand(study: StudyConfig) -> list[RunConfig]:
+    """The study's runs, as given (``auto`` is still unresolved), without duplicates; seeds vary fastest.
+
+    Raises:
+        ConfigError: methods or options are wrong, or one label stands for two variants; every problem at once.
+    """
+    problems = check_methods(study)
+    if problems:
+        raise ConfigError(problem.message for problem in problems)
+    variants = _labelled(_without_twins(_variants(study)))
+    runs = [
+        _run(study, model, task, training, variant, seed, {"readout": readout, "objective": objective, "shots": shots})
+        for task in _tasks(study)
+        for model, readout, objective, shots in itertools.product(
+            study.model, study.readout, study.objective, study.shots
+        )
+        for training in _trainings(study)
+        for variant in variants
+        for seed in study.seeds
+    ]
+    return list({run.model_dump_json(): run for run in runs}.values())
+
+
+def check_methods(study: StudyConfig) -> list[Problem]:
+    """Every problem with the study's methods and their options, with its place. Imports no torch, loads nothing."""
+    return [problem for index, entry in enumerate(study.methods) for problem in check_entry(entry, index)]
+
+
+def run_name(task_name: str, label: str, seed: int, run_id: str) -> str:
+    """``<task>-<method label>-s<seed>-<first 8 of the id>``: always one folder name. A path as task gives its stem."""
+    if "/" in task_name or "." in task_name:
+        task_name = PurePath(task_name).name.split(".")[0]
+    return f"{safe_name(task_name)[:_LONGEST_PART]}-{safe_name(label)[:_LONGEST_PART]}-s{seed}-{run_id[:8]}"
+
+
+def _run(
+    study: StudyConfig,
+    model: ModelConfig,
+    task: TaskConfig,
+    training: TrainingConfig,
+    variant: Variant,
+    seed: int,
+    answering: dict[str, Any],
+) -> RunConfig:
+    rate = {"learning_rate": variant.learning_rate}
+    return RunConfig(
+        model=model,
+        task=task,
+        method=variant.config(),
+        training=training.model_copy(update=rate),
+        seed=seed,
+        **answering,
+    )
+
+
+def _tasks(study: StudyConfig) -> Iterator[TaskConfig]:
+    for entry in study.task:
+        for prompt, train_examples, data_seed, max_length in itertools.product(
+            entry.prompt or (None,), study.train_examples, study.data_seed, study.max_length
+        ):
+            yield TaskConfig(
+                name=entry.name,
+                train_examples=train_examples,
+                select_examples=study.select_examples,
+                eval_examples=study.eval_examples,
+                data_seed=data_seed,
+                text_columns=entry.text_columns,
+                label_column=entry.label_column,
+                delimiter=entry.delimiter,
+                max_length=max_length,
+                prompt=prompt,
+            )
+
+
+def _trainings(study: StudyConfig) -> Iterator[TrainingConfig]:
+    axes: dict[str, tuple[Any, ...]] = {
+        "epochs": study.epochs or (TrainingConfig().epochs,),
+        "steps": study.steps or (None,),
+        "batch_size": study.batch_size,
+        "optimizer": study.optimizer,
+        "weight_decay": study.weight_decay,
+        "schedule": study.schedule,
+        "warmup_ratio": study.warmup_ratio,
+        "dtype": study.dtype,
+    }
+    for values in itertools.product(*axes.values()):
+        yield TrainingConfig(
+            max_grad_norm=study.max_grad_norm,
+            eval_every=study.eval_every,
+            select=study.select,
+            **dict(zip(axes, values, strict=True)),
+        )
+
+
+def _variants(study: StudyConfig) -> Iterator[Variant]:
+    for entry in study.methods:
+        for targets, head, options, rate in itertools.product(
+            _targets(study, entry), entry.head, list(settings(entry)), entry.learning_rate or study.learning_rate
+        ):
+            yield Variant(entry.name, entry.label, options, targets, head, rate)
+
+
+def _targets(study: StudyConfig, entry: MethodEntry) -> tuple[str | tuple[str, ...] | None, ...]:
+    """The entry's targets, or the study's where the method sits at layers that can be chosen."""
+    given = entry.targets
+    if given is None and methods().get(entry.name).placement == "layers":
+        given = study.targets
+    if isinstance(given, tuple) and any(isinstance(item, tuple) for item in given):
+        return given
+    return (given,)  # type: ignore[return-value]  # no item of it is a tuple
+
+
+def _without_twins(variants: Iterable[Variant]) -> list[Variant]:
+    """Each variant once, whether an option was written out or left to its default; a user's label is kept."""
+    unique: list[Variant] = []
+    for variant in variants:
+        twin = next((one for one in unique if one.name == variant.name and one.facts() == variant.facts()), None)
+        if twin is None:
+            unique.append(variant)
+        elif variant.label and not twin.label:
+            unique[unique.index(twin)] = variant
+    return unique
+
+
+def _labelled(variants: list[Variant]) -> list[Variant]:
+    """The variants with complete labels: the method's name or the user's word, then whatever tells them apart."""
+    groups: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for variant in variants:
+        groups[variant.name, variant.label].append(variant.facts())
+    done = []
+    for variant in variants:
+        group, facts = groups[variant.name, variant.label], variant.facts()
+        telling = [key for key in facts if any(other[key] != facts[key] for other in group)]
+        label = "-".join([variant.label or variant.name, *(_told(key, facts[key]) for key in telling)])
+        done.append(replace(variant, label=label))
+    labels = [variant.label for variant in done]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ConfigError(f"The label '{label}' stands for two different variants: change one." for label in twice)
+    return done
+
+
+def _short(name: str, option: str) -> str:
+    """The shortest name of an option: an alias where there is one."""
+    names = [option, *(alias for alias, known in methods().get(name).aliases.items() if known == option)]
+    return min(names, key=len)
+
+
+def _told(key: str, value: Any) -> str:
+    """``r4``, ``lr1e-3``, ``use_dora``, ``no-use_dora``, ``bias-all``, ``query+value``."""
+    if isinstance(value, bool) or value is None:
+        return key if value else f"no-{key}"
+    if isinstance(value, (int, float)):
+        return f"{key}{_number(value, scientific=key == 'lr')}"
+    text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text if key == "targets" else f"{key}-{text}"
+
+
+def _number(value: float, *, scientific: bool) -> str:
+    if not scientific:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
