@@ -276,17 +276,26 @@ class StudyFolder:
 
     def records(self) -> list[Record]:
         """Every readable record; the others are named in ``damaged``. Nothing is written."""
-        return [record for run in self.runs() if (record := self._read(run)) is not None]
+        return [record for run in self.runs() if (record := self.record(run)) is not None]
+
+    def record(self, run: RunFolder) -> Record | None:
+        """The record of ``run``, or ``None``; a damaged one is named in ``damaged``. Nothing is written."""
+        try:
+            return run.read_record()
+        except RecordError as error:
+            if str(error) not in self.damaged:
+                self.damaged.append(str(error))
+            return None
 
     def settled_record(self, run: RunFolder) -> Record | None:
-        """The record of ``run``, or ``None``; a damaged one is named in ``damaged`` and set aside.
+        """As :meth:`record`, and a damaged one is set aside so that the run can start again.
 
-        The caller holds the run's lock.
+        The caller holds the run's lock: without it, a rival's fresh record could be taken for the damaged one.
         """
-        before = len(self.damaged)
-        record = self._read(run)
-        if len(self.damaged) > before:
-            self.damaged[-1] += f" It is kept as {run.set_aside_record().name}; the run starts again."
+        record = self.record(run)
+        if record is None and run.record_path.exists():
+            aside = run.set_aside_record()
+            self.damaged.append(f"{run.record_path} was set aside as {aside.name}; the run starts again.")
         return record
 
     def items_path(self, task_name: str, evaluation_set: str) -> Path:
@@ -310,13 +319,6 @@ class StudyFolder:
                 gold = _answer_type([row["gold"] for row in rows.values()])
                 schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("gold", gold)])
                 _write_parquet(path, pa.Table.from_pylist(list(rows.values()), schema=schema))
-
-    def _read(self, run: RunFolder) -> Record | None:
-        try:
-            return run.read_record()
-        except RecordError as error:
-            self.damaged.append(str(error))
-            return None
 
     def _lock(self) -> AbstractContextManager[None]:
         return locked(self.path / ".lock", wait=True, busy="")

@@ -1,4 +1,4 @@
-"""Runs what a study still lacks: skips what is settled, leaves to others what they are running, keeps what was asked."""
+"""Runs what a study still lacks: skips what is settled, leaves to others what they run, keeps what was asked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from adaptlab.config import KeepWeights
-from adaptlab.runs.files import Busy
+from adaptlab.runs.files import BusyError
 from adaptlab.runs.record import SETTLED, Record
 from adaptlab.runs.store import RunFolder, StudyFolder
 from adaptlab.study.events import Listener, RunEnded, StudyEnded, StudyStarted
@@ -51,8 +51,8 @@ def run_study(
     waiting = list(runs)
     folders = {run.id: study.run(run.name) for run in runs}
     for run in runs:
-        record = _settled(study, folders[run.id])
-        if record is not None:
+        record = study.record(folders[run.id])  # without the lock, so nothing is set aside yet
+        if record is not None and record.status in SETTLED:
             records[run.id] = record
             outcome.skipped.append(folders[run.id].name)
     waiting = [run for run in runs if run.id not in records]
@@ -65,7 +65,7 @@ def run_study(
             try:
                 with folder.lock():
                     record = _settled(study, folder) or execute(run, folder)
-            except Busy:
+            except BusyError:
                 busy.append(run)
                 continue
             records[run.id] = record
