@@ -1,0 +1,46 @@
+# make demo    a real comparison, offline: creates .venv, installs, prints the table and the path of the page
+# make test    the tests
+# `make help` lists the rest. PYTHON=python3.12 picks another interpreter.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Made last, so that an install cut short is begun again; older than what it was made from, it is out of date.
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test check venv wheel clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(STAMP) ## run the demo: five methods, two seeds, a table and a page in ./demo-study
+	@$(BIN)/adaptlab demo
+
+test: $(STAMP) ## run the tests
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## ruff, mypy --strict, who may import whom, how large things may be
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layers.py tests/test_sizes.py
+
+venv: $(STAMP) ## create .venv with the tested versions (constraints.txt)
+
+wheel: $(STAMP) ## build dist/adaptlab-*.whl
+	@rm -rf dist
+	@$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "adaptlab needs Python 3.11 or newer and '$(PYTHON)' is not: try 'make $(MAKECMDGOALS) PYTHON=python3.12'."; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	  echo "'$(PYTHON)' cannot create a virtual environment: on Debian and Ubuntu, 'apt install python3-venv' mends that."; exit 1; }
+	@echo "Installing adaptlab and the versions of constraints.txt into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
