@@ -56,6 +56,7 @@ class Attached:
         parameters: every trained parameter without the head's, by the name it is saved under.
         head: every trained head parameter, likewise.
         extra: whatever the method keeps for its hooks.
+        warnings: sentences for the record, e.g. that a target word names a fused module.
     """
 
     model: nn.Module
@@ -65,6 +66,7 @@ class Attached:
     parameters: dict[str, nn.Parameter]
     head: dict[str, nn.Parameter]
     extra: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:

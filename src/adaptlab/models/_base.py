@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from adaptlab.errors import ConfigError
 
 ModelKind = Literal["encoder", "decoder", "encoder-decoder"]
 LayerKind = Literal["linear", "conv1d", "embedding", "norm"]
@@ -37,7 +40,8 @@ class Layout:
         parameters: shape of every parameter by name, tied ones once.
         words: target words (``query``, ``value``, ``mlp``, ``all-linear`` ...) to module names.
         fused_words: words that here name a module which also holds something else, e.g. ``query`` to
-            ``("transformer.h.0.attn.c_attn", ...)``.
+            ``("transformer.h.0.attn.c_attn", ...)``. The same modules stand in ``words``.
+        tied: groups of layers that share one weight, e.g. the embeddings of T5's encoder and decoder.
     """
 
     family: str
@@ -50,6 +54,7 @@ class Layout:
     parameters: Mapping[str, tuple[int, ...]]
     words: Mapping[str, tuple[str, ...]]
     fused_words: Mapping[str, tuple[str, ...]]
+    tied: tuple[tuple[str, ...], ...] = ()
 
     def layer(self, name: str) -> Layer:
         """The layer called ``name``; KeyError if there is none."""
@@ -57,3 +62,97 @@ class Layout:
             if layer.name == name:
                 return layer
         raise KeyError(name)
+
+    def owner(self, parameter: str) -> str:
+        """The module that holds a parameter: its name without the last part."""
+        return parameter.rpartition(".")[0]
+
+    def head_count(self) -> int:
+        """Numbers in the head."""
+        return sum(self.count(name) for name in self.head)
+
+    def count(self, parameter: str) -> int:
+        """Numbers in a parameter."""
+        count = 1
+        for size in self.parameters[parameter]:
+            count *= size
+        return count
+
+
+_PLAIN = re.compile(r"[\w.\-]+")
+TARGETABLE: tuple[LayerKind, ...] = ("linear", "conv1d", "embedding")
+
+
+def split_targets(targets: str | tuple[str, ...]) -> tuple[str, ...]:
+    """``"query, value"`` to its parts. A string that is not a plain list of names is one regular expression."""
+    if not isinstance(targets, str):
+        return tuple(targets)
+    parts = tuple(part.strip() for part in targets.split(",") if part.strip())
+    return parts if all(_PLAIN.fullmatch(part) for part in parts) else (targets,)
+
+
+def resolve_targets(
+    layout: Layout, targets: str | tuple[str, ...], kinds: tuple[LayerKind, ...] = TARGETABLE
+) -> tuple[str, ...]:
+    """The names of the layers that ``targets`` mean, in the model's order.
+
+    Each target is a word (``query``, ``mlp``, ``all-linear`` ...), a layer's whole name, the end of one
+    (``q_proj``), or a regular expression over whole names. Ends and expressions never reach into the head.
+
+    Raises:
+        ConfigError: a target matches nothing; the message lists what could.
+    """
+    found: set[str] = set()
+    for target in split_targets(targets):
+        matched = _matches(layout, target, kinds)
+        if not matched:
+            raise ConfigError(_nothing_matched(layout, target, kinds))
+        found.update(matched)
+    if not found:
+        raise ConfigError(_nothing_matched(layout, "", kinds))
+    return tuple(layer.name for layer in layout.layers if layer.name in found)
+
+
+def _matches(layout: Layout, target: str, kinds: tuple[LayerKind, ...]) -> set[str]:
+    fitting = {layer.name for layer in layout.layers if layer.kind in kinds}
+    if target in layout.words:
+        return fitting & set(layout.words[target])
+    if target in fitting:
+        return {target}
+    outside_head = fitting - set(layout.words.get("head", ()))
+    if _PLAIN.fullmatch(target):
+        return {name for name in outside_head if name.endswith(f".{target}")}
+    try:
+        pattern = re.compile(target)
+    except re.error as error:
+        raise ConfigError(f"The target '{target}' is not a regular expression ({error}): correct it.") from error
+    return {name for name in outside_head if pattern.fullmatch(name)}
+
+
+def _nothing_matched(layout: Layout, target: str, kinds: tuple[LayerKind, ...]) -> str:
+    words = sorted(word for word in layout.words if _matches(layout, word, kinds))
+    names = [layer.name for layer in layout.layers if layer.kind in kinds and layer.block is not None]
+    ends = list(dict.fromkeys(re.sub(r"^.*\.\d+\.", "", name) for name in names))
+    return (
+        f"The target '{target}' matches nothing in this {layout.family} model: give a word "
+        f"({', '.join(words)}), the end of a module's name ({', '.join(ends)}), or a regular expression over "
+        f"whole names such as {names[0] if names else 'encoder.0.dense'}."
+    )
+
+
+def fused_notes(layout: Layout, targets: str | tuple[str, ...]) -> list[str]:
+    """A sentence for each fused module that the words in ``targets`` reach only together with something else."""
+    asked: dict[str, list[str]] = {}
+    for word in split_targets(targets):
+        for name in layout.fused_words.get(word, ()):
+            leaf = name.rpartition(".")[2]
+            if word not in asked.setdefault(leaf, []):
+                asked[leaf].append(word)
+    notes = []
+    for leaf, words in asked.items():
+        held = [w for w, names in layout.fused_words.items() if any(n.rpartition(".")[2] == leaf for n in names)]
+        notes.append(
+            f"In {layout.family}, {' and '.join(words)} name a part of the fused module {leaf}, which holds "
+            f"{', '.join(held)}: the whole module is adapted."
+        )
+    return notes
