@@ -121,8 +121,14 @@ class Method(ABC):
         """Write what was trained, head included, as safetensors (in PEFT's own format where PEFT has the method)."""
 
     @abstractmethod
-    def load(self, model: nn.Module, layout: Layout, folder: Path) -> nn.Module:
-        """Put what :meth:`save` wrote onto a fresh base, in eval mode and frozen; returns what to call."""
+    def load(self, attached: Attached, folder: Path) -> None:
+        """Put what :meth:`save` wrote back into ``attached``, which :meth:`attach` made with the same setup.
+
+        So a loaded run is in the same state as a trained one: it can be evaluated, trained on or exported.
+
+        Raises:
+            ModelError: ``folder`` does not hold every trained parameter in its shape.
+        """
 
     def parameter_groups(self, attached: Attached) -> list[ParameterGroup]:
         """Optimiser groups; by default one, with weight decay spared for biases and norms."""
