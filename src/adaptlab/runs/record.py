@@ -70,6 +70,7 @@ class DataPart(_Part):
 
     id: str
     revision: str | None = None
+    kind: str = "classification"  # a task kind: classification, regression, ...
     fingerprint: str
     labels: list[str] = Field(default_factory=list)
     sizes: dict[str, int] = Field(default_factory=dict)

@@ -1,0 +1,198 @@
+"""The package from Python: compare, train, load, evaluate. The command line calls the same functions."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptlab.config import CountOrAll, ExecutionConfig, StudyConfig, TaskConfig
+from adaptlab.errors import ConfigError, RecordError
+from adaptlab.runs.files import write_atomically
+from adaptlab.runs.record import Record
+from adaptlab.runs.store import RunFolder, StudyFolder, safe_name
+from adaptlab.study.events import Event, Listener
+
+if TYPE_CHECKING:
+    from adaptlab.predictor import Predictor
+
+log = logging.getLogger("adaptlab")
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What :func:`compare` leaves behind.
+
+    Attributes:
+        records: one per run of the study's grid, in its order, those of earlier calls included.
+        skipped: names of runs that were settled before.
+        failed: names of runs that did not finish.
+        page: the report, or ``None`` if no run could be shown.
+        warnings: damaged records that were set aside.
+    """
+
+    folder: Path
+    records: list[Record]
+    skipped: tuple[str, ...]
+    failed: tuple[str, ...]
+    page: Path | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a run on a task. ``metrics`` is ``{evaluation set: {metric: value, "n": rows}}``."""
+
+    path: Path
+    metrics: dict[str, dict[str, float]]
+
+
+def _silent(_: Event) -> None:
+    return None
+
+
+def compare(study: StudyConfig, *, out: str | Path, listener: Listener | None = None) -> StudyResult:
+    """Run what ``study`` still lacks in folder ``out``, and draw the report.
+
+    Raises:
+        AdaptlabError: the configuration, data, model or folder is not usable; nothing has been trained.
+        InterruptedRunError: Ctrl-C or SIGTERM; the same call goes on from there.
+    """
+    result = _run(study, Path(out), listener or _silent)
+    from adaptlab.report import write_report
+
+    page = write_report([result.folder]).page if result.records else None
+    return StudyResult(result.folder, result.records, result.skipped, result.failed, page, result.warnings)
+
+
+def train(study: StudyConfig, *, out: str | Path, listener: Listener | None = None) -> Record:
+    """Do the one run that ``study`` stands for; no report is drawn.
+
+    Raises:
+        ConfigError: the study stands for several runs.
+        AdaptlabError: as :func:`compare`.
+    """
+    result = _run(study, Path(out), listener or _silent, single=True)
+    return result.records[0]
+
+
+def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = False) -> StudyResult:
+    from adaptlab.signals import stop_on_signals
+    from adaptlab.study.expand import expand
+    from adaptlab.study.schedule import run_study
+
+    runs = expand(study)
+    if single and len(runs) != 1:
+        raise ConfigError(f"train does one run, and this makes {len(runs)}: give single values, or use compare.")
+
+    from adaptlab.resolve import Resolver
+
+    resolver = Resolver(study.execution)
+    resolved = list({run.id: run for run in map(resolver.resolve, runs)}.values())
+    folder = StudyFolder.open_or_create(out, study)
+
+    from adaptlab.experiment import Workshop, execute
+
+    with stop_on_signals() as stop:
+        workshop = Workshop(study.execution, listener, stop)
+        outcome = run_study(
+            folder,
+            resolved,
+            partial(execute, study=folder, workshop=workshop),
+            keep_weights=study.execution.keep_weights,
+            listener=listener,
+        )
+    return StudyResult(
+        folder.path, outcome.records, tuple(outcome.skipped), tuple(outcome.failed), None, tuple(folder.damaged)
+    )
+
+
+def load(run_dir: str | Path, *, device: str = "auto", model: str | None = None) -> Predictor:
+    """The adapted model of a finished run.
+
+    Args:
+        model: where the base lies now, if it is not where it was.
+
+    Raises:
+        RecordError: the folder holds no finished run, or its weights were not kept.
+    """
+    from adaptlab.predictor import Predictor
+
+    return Predictor(read_run(run_dir), device=device, model=model)
+
+
+def read_run(run_dir: str | Path) -> tuple[RunFolder, Record]:
+    """A run's folder and record.
+
+    Raises:
+        RecordError: the folder holds no finished run with weights.
+    """
+    folder = RunFolder(Path(run_dir))
+    record = folder.read_record()
+    if record is None:
+        raise RecordError(f"{run_dir} holds no record.json: give a run's folder, STUDY/runs/<name>.")
+    if record.status != "finished":
+        raise RecordError(f"The run in {run_dir} is {record.status}, not finished: run its study again first.")
+    if not folder.adapter.is_dir():
+        raise RecordError(
+            f"The weights of {record.name} were not kept: give a run that has an adapter folder, or run the study"
+            " again elsewhere with --keep-weights all."
+        )
+    return folder, record
+
+
+def evaluate(
+    run_dir: str | Path,
+    task: str | TaskConfig,
+    *,
+    data_root: str | None = None,
+    eval_examples: CountOrAll = "all",
+    device: str = "auto",
+    model: str | None = None,
+) -> Evaluation:
+    """Score a finished run on the report sets of ``task``; written to the run's evaluations folder, not its record.
+
+    Raises:
+        ConfigError: the task's answers are not the run's.
+        AdaptlabError: the data or the run is not usable.
+    """
+    from adaptlab.tasks import find_task
+    from adaptlab.tasks._base import DataAccess
+
+    predictor = load(run_dir, device=device, model=model)
+    config = task if isinstance(task, TaskConfig) else TaskConfig(name=task, eval_examples=eval_examples)
+    plugin = find_task(config.name)
+    data = plugin.load(config, DataAccess(data_root=data_root))
+    metrics = predictor.score(data, plugin.metrics)
+    path = Path(run_dir) / "evaluations" / f"{safe_name(plugin.name)}.json"
+    path.parent.mkdir(exist_ok=True)
+    document: dict[str, Any] = {
+        "task": plugin.name,
+        "task_version": plugin.version,
+        "data": data.fingerprint,
+        "metrics": metrics,
+    }
+    write_atomically(path, json.dumps(document, indent=1).encode() + b"\n")
+    return Evaluation(path, metrics)
+
+
+def study_of(*, execution: dict[str, Any] | None = None, **settings: Any) -> StudyConfig:
+    """A study from keyword arguments named like the flags, e.g. ``study_of(task="sst2", methods=["lora"], seeds=3)``.
+
+    Raises:
+        ConfigError: every wrong setting, at once.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return StudyConfig(**settings, execution=ExecutionConfig(**(execution or {})))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}." for e in error.errors()]
+        raise ConfigError(problems) from error
+
+
+__all__: Sequence[str] = ("Evaluation", "StudyResult", "compare", "evaluate", "load", "read_run", "study_of", "train")

@@ -1,0 +1,43 @@
+"""Answers of a head readout: one forward pass per row, sorted by length, the same batches every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptlab.metrics._base import Answers
+from adaptlab.training.batches import collate, evaluation_batches
+from adaptlab.training.encode import Encoded
+from adaptlab.training.precision import Precision
+
+
+def logits(
+    model: Callable[..., object], data: Encoded, precision: Precision, *, pad_id: int, padding_side: str = "right"
+) -> NDArray[np.float32]:
+    """``[rows, outputs]`` raw scores of ``model`` (in eval mode) for every row, in the order of ``data``."""
+    import torch
+
+    parts, order = [], []
+    with torch.inference_mode(), precision.autocast():
+        for rows in evaluation_batches(data.lengths):
+            batch = collate(
+                data, rows.rows, rows.length, pad_id=pad_id, padding_side=padding_side, device=precision.device
+            )
+            parts.append(model(**batch.inputs).logits.float())  # type: ignore[attr-defined]
+            order.append(rows.rows)
+    scores = torch.cat(parts).cpu().numpy()
+    result = np.empty_like(scores)
+    result[np.concatenate(order)] = scores
+    return result
+
+
+def answers(scores: NDArray[np.float32], gold: NDArray[np.generic], *, regression: bool) -> Answers:
+    """Predictions from raw scores: the likeliest class, or the value itself."""
+    if regression:
+        return Answers(gold, scores[:, 0].astype(np.float64), None, 0)
+    wide = scores.astype(np.float64)
+    exponents = np.exp(wide - wide.max(axis=1, keepdims=True))
+    probabilities = exponents / exponents.sum(axis=1, keepdims=True)
+    return Answers(gold, scores.argmax(axis=1), probabilities, scores.shape[1])

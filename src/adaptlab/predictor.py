@@ -1,0 +1,106 @@
+"""A finished run's model, ready to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptlab.errors import ConfigError
+from adaptlab.evaluation import classify
+from adaptlab.experiment import attach
+from adaptlab.metrics import score
+from adaptlab.metrics._base import Answers
+from adaptlab.models.load import load_base
+from adaptlab.resolve import device as resolve_device
+from adaptlab.runs.record import Record
+from adaptlab.runs.store import RunFolder
+from adaptlab.tasks._base import Example, TaskData
+from adaptlab.training.encode import encode
+from adaptlab.training.precision import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer. ``scores`` are probabilities by label; empty for regression, where ``label`` is the number."""
+
+    label: str | float
+    scores: dict[str, float]
+
+
+class Predictor:
+    """The adapted model of a run, as :func:`adaptlab.load` gives it.
+
+    It computes in the dtype the run was evaluated in, so that it repeats the run's own predictions.
+    """
+
+    def __init__(self, run: tuple[RunFolder, Record], *, device: str = "auto", model: str | None = None) -> None:
+        folder, record = run
+        assert record.data is not None
+        config = record.config.resolved
+        source = config.model if model is None else config.model.model_copy(update={"id": model})
+        on = resolve_device(device)
+        self.record = record
+        self.labels = tuple(record.data.labels)
+        self._regression = record.data.kind == "regression"
+        self._max_length = int(config.task.max_length)
+        outputs = 1 if self._regression else len(self.labels)
+        base = load_base(source, num_labels=outputs, regression=self._regression, device=on)
+        self._tokenizer = base.tokenizer
+        self._precision = Precision(config.training.dtype, on)
+        attached = attach(base, config)
+        attached.method.load(attached, folder.adapter)
+        self._precision.prepare(attached, {})
+        self._model = attached.model.eval()
+
+    def predict(self, texts: Sequence[Text]) -> list[Prediction]:
+        """An answer for each text, or pair of texts, in order."""
+        if not texts:
+            return []
+        rows = [Example(str(i), (t,) if isinstance(t, str) else tuple(t), 0) for i, t in enumerate(texts)]
+        if len({len(row.texts) for row in rows}) > 1:
+            raise ConfigError("Some inputs are single texts and some are pairs: give all of one kind.")
+        scores = self._logits(rows)
+        if self._regression:
+            return [Prediction(float(row[0]), {}) for row in scores]
+        answers = classify.answers(scores, scores[:, 0], regression=False)
+        assert answers.probabilities is not None
+        return [
+            Prediction(self.labels[int(best)], dict(zip(self.labels, map(float, row), strict=True)))
+            for best, row in zip(answers.predicted, answers.probabilities, strict=True)
+        ]
+
+    def score(self, data: TaskData, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Metrics on every report set of ``data``.
+
+        Raises:
+            ConfigError: the labels of ``data`` are not those the run was trained on.
+        """
+        if data.labels != self.labels:
+            raise ConfigError(
+                f"The run answers with {', '.join(self.labels) or 'a number'}, the task has"
+                f" {', '.join(data.labels) or 'a number'}: give a task with the same labels."
+            )
+        results = {}
+        for name, examples in data.report.items():
+            answers = self.answers(examples)
+            results[name] = {**score(answers, data.kind, wanted), "n": float(len(examples))}
+        return results
+
+    def answers(self, examples: Sequence[Example]) -> Answers:
+        """Answers to ``examples`` with their gold labels."""
+        import numpy as np
+
+        gold = np.array([example.label for example in examples], dtype=np.float32 if self._regression else np.int64)
+        return classify.answers(self._logits(examples), gold, regression=self._regression)
+
+    def _logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        data = encode(self._tokenizer, examples, max_length=self._max_length, regression=self._regression)
+        pad_id, side = self._tokenizer.pad_token_id, self._tokenizer.padding_side
+        return classify.logits(self._model, data, self._precision, pad_id=pad_id, padding_side=side)

@@ -1,0 +1,143 @@
+"""From a run as it was given to one with nothing left to decide, and its id.
+
+Reads the task's rows, the model's config.json and the digest of its weights; imports no torch unless the device or
+dtype is ``auto``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from adaptlab.config import ExecutionConfig, MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig, run_id
+from adaptlab.errors import ConfigError
+from adaptlab.methods import registry as methods
+from adaptlab.models.identity import max_positions, read_config, weights_identity
+from adaptlab.study.expand import run_name
+from adaptlab.tasks import find_task
+from adaptlab.tasks._base import DataAccess, TaskData
+
+#: ``--max-length auto``: the model's positions, but no more than this.
+_AUTO_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRun:
+    """A run that can start: its configuration, the contents it names, and its data."""
+
+    given: RunConfig
+    resolved: RunConfig
+    identity: RunIdentity
+    id: str
+    name: str
+    data: TaskData
+
+
+class Resolver:
+    """Resolves the runs of a study; each task and each model is read once."""
+
+    def __init__(self, execution: ExecutionConfig) -> None:
+        self._access = DataAccess(data_root=execution.data_root)
+        self._device = device(execution.device)
+        self._data: dict[str, TaskData] = {}
+        self._weights: dict[str, str] = {}
+        self._model_configs: dict[str, dict[str, Any]] = {}
+
+    def resolve(self, run: RunConfig) -> ResolvedRun:
+        """Decide everything that ``run`` leaves open.
+
+        Raises:
+            AdaptlabError: the model, the data or an option is not usable.
+        """
+        model_config = self._model_config(run.model)
+        max_length = _max_length(run.task, model_config, run.model.id)
+        data = self._task_data(run.task)
+        method = methods.get(run.method.name)
+        options = method.Config(**run.method.options).model_dump(mode="json")
+        per_epoch = math.ceil(len(data.train) / run.training.batch_size)
+        steps = run.training.steps or math.ceil(run.training.epochs * per_epoch)
+        rate = run.training.learning_rate
+        resolved = run.model_copy(
+            update={
+                "task": run.task.model_copy(update={"max_length": max_length}),
+                "method": MethodConfig(**{**run.method.model_dump(), "options": options}),
+                "training": run.training.model_copy(
+                    update={
+                        "steps": steps,
+                        "epochs": steps / per_epoch,
+                        "eval_every": run.training.eval_every or per_epoch,
+                        "learning_rate": method.learning_rates.default if rate == "auto" else rate,
+                        "dtype": dtype(run.training.dtype, self._device),
+                    }
+                ),
+            }
+        )
+        task = find_task(run.task.name)
+        identity = RunIdentity(
+            weights=self._identity(run.model), data=data.fingerprint, task=task.name, task_version=task.version
+        )
+        id_ = run_id(resolved, identity)
+        name = run_name(run.task.name, run.method.label or run.method.name, run.seed, id_)
+        return ResolvedRun(run, resolved, identity, id_, name, data)
+
+    def _task_data(self, config: TaskConfig) -> TaskData:
+        key = config.model_dump_json(exclude={"max_length"})
+        if key not in self._data:
+            self._data[key] = find_task(config.name).load(config, self._access)
+        return self._data[key]
+
+    def _identity(self, model: ModelConfig) -> str:
+        key = model.model_dump_json()
+        if key not in self._weights:
+            self._weights[key] = weights_identity(model)
+        return self._weights[key]
+
+    def _model_config(self, model: ModelConfig) -> dict[str, Any]:
+        key = model.model_dump_json()
+        if key not in self._model_configs:
+            self._model_configs[key] = read_config(model)
+        return self._model_configs[key]
+
+
+def _max_length(task: TaskConfig, model_config: dict[str, Any], model: str) -> int:
+    positions = max_positions(model_config)
+    if task.max_length == "auto":
+        return min(positions or _AUTO_MAX_LENGTH, _AUTO_MAX_LENGTH)
+    if positions is not None and task.max_length > positions:
+        raise ConfigError(
+            f"max-length is {task.max_length}, but {model} has {positions} positions: give at most {positions}."
+        )
+    return task.max_length
+
+
+def device(wanted: str) -> str:
+    """``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: ``cuda`` was asked for and there is none.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise ConfigError("--device cuda was given, but torch sees no CUDA device here: use --device cpu or auto.")
+    return "cpu"
+
+
+def dtype(wanted: str, on: str) -> str:
+    """A dtype that is no longer ``auto``: bfloat16 where ``on`` is fast at it, else float32.
+
+    Raises:
+        ConfigError: float16 on a CPU.
+    """
+    if wanted not in ("auto", "float16"):
+        return wanted
+    from adaptlab.training.precision import Precision, native_bfloat16
+
+    if wanted == "float16":
+        return Precision("float16", on).name
+    return "bfloat16" if native_bfloat16(on) else "float32"

@@ -1,0 +1,195 @@
+"""One run while it trains: its weights, optimiser, place in the data, best state so far."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptlab.config import TrainingConfig
+from adaptlab.methods._base import Attached
+from adaptlab.training import optimizers, schedules
+from adaptlab.training.batches import BatchPlan, BatchRows
+from adaptlab.training.encode import Encoded
+from adaptlab.training.modes import Modes
+from adaptlab.training.objectives import Objective
+
+
+@dataclass
+class Progress:
+    """How far a run is; plain numbers, saved with a checkpoint as they are."""
+
+    step: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0  # since the last point of the curve
+    loss_steps: int = 0
+    last_loss: float | None = None
+    best_step: int | None = None
+    best_value: float | None = None
+    diverged: bool = False
+    step_seconds: list[float] = field(default_factory=list)
+
+
+class Member:
+    """A run of a group.
+
+    Args:
+        training: resolved: ``steps``, ``eval_every`` and ``learning_rate`` are numbers.
+        higher_is_better: of the metric that selects the checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        seed: int,
+        attached: Attached,
+        modes: Modes,
+        data: Encoded,
+        plan: BatchPlan,
+        training: TrainingConfig,
+        objective: Objective,
+        scaler: torch.amp.GradScaler | None = None,
+        higher_is_better: bool = True,
+    ) -> None:
+        if training.steps is None or training.eval_every is None or training.learning_rate == "auto":
+            raise ValueError("a member trains a resolved configuration")
+        self.name, self.seed, self.attached, self.modes = name, seed, attached, modes
+        self.data, self.plan, self.training, self.objective = data, plan, training, objective
+        self.total_steps: int = training.steps
+        self.eval_every: int = training.eval_every
+        self.scaler = scaler
+        self._sign = 1.0 if higher_is_better else -1.0
+        self.trained = attached.trained
+        self.optimizer = optimizers.build(
+            training.optimizer,
+            attached,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+        )
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+
+    @property
+    def done(self) -> bool:
+        """True when no step is left to do."""
+        return self.progress.diverged or self.progress.step >= self.total_steps
+
+    @property
+    def due(self) -> bool:
+        """True when the selection split is to be evaluated now."""
+        step = self.progress.step
+        return step % self.eval_every == 0 or step == self.total_steps
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the coming step (of the last one when training is over)."""
+        return float(self.training.learning_rate) * self._factor()
+
+    def _factor(self) -> float:
+        step = min(self.progress.step, self.total_steps - 1)
+        return schedules.factor(self.training.schedule, step, self.total_steps, self.training.warmup_ratio)
+
+    def rows(self) -> BatchRows:
+        """The rows of the coming step."""
+        return self.plan.batch(self.progress.step, self.seed)
+
+    def update(self, loss: float) -> None:
+        """Take the optimiser step for the gradients at hand, or stop the run if ``loss`` is not finite."""
+        if not math.isfinite(loss):
+            self.progress.diverged = True
+            self.progress.last_loss = loss
+            return
+        factor = self._factor()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_rate"] * factor
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self.training.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.trained.values(), self.training.max_grad_norm)
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.progress.step += 1
+        self.attached.method.after_step(self.attached, self.progress.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress.last_loss = loss
+        self.progress.loss_sum += loss
+        self.progress.loss_steps += 1
+
+    def consider(self, value: float) -> None:
+        """Remember the present weights if ``value`` of the selection metric is the best so far (``last``: always)."""
+        if self.progress.step == 0:
+            return  # an untrained model is no candidate
+        best = self.progress.best_value
+        better = best is None or math.isnan(best) or self._sign * value > self._sign * best
+        if self.training.select == "last" or better:
+            self.progress.best_step, self.progress.best_value = self.progress.step, value
+            self.best = {name: p.detach().clone() for name, p in self.trained.items()}
+
+    def restore_best(self) -> None:
+        """Put the selected weights back."""
+        if self.best is not None:
+            with torch.no_grad():
+                for name, parameter in self.trained.items():
+                    parameter.copy_(self.best[name])
+
+    def median_step_seconds(self) -> float | None:
+        """The median over the steps of this process and, after a resume, of those before."""
+        return statistics.median(self.progress.step_seconds) if self.progress.step_seconds else None
+
+    def mean_loss_since_point(self) -> float | None:
+        """Mean training loss since the last point of the curve, and start counting anew."""
+        progress = self.progress
+        mean = progress.loss_sum / progress.loss_steps if progress.loss_steps else None
+        progress.loss_sum, progress.loss_steps = 0.0, 0
+        return mean
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that a resumed run needs: tensors, and plain values."""
+        tensors = {f"trained/{name}": p.detach() for name, p in self.trained.items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
+        optimizer = self.optimizer.state_dict()
+        plain: dict[str, dict[str, Any]] = {}
+        for index, state in optimizer["state"].items():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{index}/{key}"] = value
+                else:
+                    plain.setdefault(str(index), {})[key] = value
+        values = {
+            "progress": dict(vars(self.progress)),
+            "optimizer": plain,
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+        }
+        return tensors, values
+
+    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: the state is not this run's.
+        """
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(tensors[f"trained/{name}"])
+        best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
+        self.best = {name: v.to(self.trained[name].device) for name, v in best.items()} or None
+        state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in values["optimizer"].items()}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer/"):
+                _, index, name = key.split("/")
+                state.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        if self.scaler is not None and values["scaler"]:
+            self.scaler.load_state_dict(values["scaler"])
+        self.progress = Progress(**values["progress"])
