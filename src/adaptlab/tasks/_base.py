@@ -37,6 +37,8 @@ class TaskData:
         source: hub id, or the file's name (never a path of the machine).
         fingerprint: ``"sha256:..."`` over every row of every split *after* subsetting.
         warnings: sentences for the record, e.g. a class that a few-shot subset lacks.
+        metrics: names of the metrics to compute; the first is the primary one. The task's own, except for the user's
+            files, where only the rows tell.
     """
 
     kind: Kind
@@ -48,6 +50,7 @@ class TaskData:
     revision: str | None
     fingerprint: str
     warnings: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

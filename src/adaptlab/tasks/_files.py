@@ -1,0 +1,225 @@
+"""The user's own rows: a file, or a folder with train, validation and test files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptlab.config import TaskConfig
+from adaptlab.errors import ConfigError, DataError
+from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
+from adaptlab.tasks._labels import interpret, unlabelled
+from adaptlab.tasks._splits import Published, assemble
+from adaptlab.tasks._table import FORMATS, Table, format_of, read_table
+
+#: Usual names of a pair's columns, then of a single text, then of the label; the first that is there counts.
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("question", "context"),
+    ("query", "document"),
+    ("query", "passage"),
+)
+TEXTS = (
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "comment",
+    "document",
+    "body",
+    "message",
+    "tweet",
+    "utterance",
+    "question",
+)
+LABELS = (
+    "label",
+    "labels",
+    "target",
+    "class",
+    "category",
+    "gold_label",
+    "sentiment",
+    "intent",
+    "score",
+    "rating",
+    "stars",
+)
+
+#: File names of the splits in a folder.
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    texts: tuple[str, ...]
+    label: str
+
+
+class FileTask(Task):
+    """A task from a file (csv, tsv, jsonl, parquet; gzipped or not), or from a folder with one such file a split.
+
+    Kind, labels and metrics are in the ``TaskData`` that ``load`` gives: only the rows tell. ``name`` is the same for
+    every path, because a run is known by what the rows say and not by where they lie.
+    """
+
+    name = "files"
+    summary = "your own rows: a csv, tsv, jsonl or parquet file, or a folder with train, validation and test files"
+    version = 1
+    kind = "classification"
+    metrics = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self, config: TaskConfig, access: DataAccess) -> TaskData:
+        """Read the file or folder. See ``Task.load``."""
+        if config.prompt is not None:
+            raise ConfigError(f"Your own rows have no prompt '{config.prompt}': leave the prompt out.")
+        files, warnings = _split_files(self.path)
+        tables = {split: read_table(file, config.delimiter) for split, file in files.items()}
+        names = {split: file.name for split, file in files.items()}
+        columns = _find_columns(tables["train"], names["train"], config)
+        if "test" in tables and columns.label not in tables["test"].columns:
+            del tables["test"]
+            warnings.append(f"{names['test']} has no column '{columns.label}': it is not used.")
+        answers = {split: _answers(table, columns, names[split]) for split, table in tables.items()}
+        if "test" in answers and unlabelled(answers["test"], answers["train"]):
+            del tables["test"], answers["test"]
+            warnings.append(f"{names['test']} has the label -1 on every row, which means none: it is not used.")
+        meaning = interpret(answers, tables["train"].class_names.get(columns.label), names)
+        rows = {
+            split: [
+                Example(f"{split}/{place}", text, label)
+                for place, (text, label) in enumerate(
+                    zip(_texts(table, columns, names[split]), meaning.values[split], strict=True)
+                )
+            ]
+            for split, table in tables.items()
+        }
+        return assemble(
+            Published(
+                train=rows["train"],
+                validation=rows.get("validation", ()),
+                test=rows.get("test", ()),
+                report_name="validation" if "validation" in rows and "test" not in rows else "test",
+            ),
+            kind=meaning.kind,
+            labels=meaning.names,
+            metrics=("accuracy", "macro_f1") if meaning.kind == "classification" else ("pearson", "spearman"),
+            config=config,
+            source=self.path.name,
+            warnings=warnings,
+        )
+
+
+def _split_files(path: Path) -> tuple[dict[str, Path], list[str]]:
+    """The file of each split, and a warning for every file that is none's."""
+    if not path.is_dir():
+        return {"train": path}, []
+    there = sorted(file for file in path.iterdir() if file.is_file() and format_of(file) is not None)
+    found: dict[str, Path] = {}
+    warnings = []
+    for file in there:
+        stem = file.name.lower().split(".")[0]
+        split = next((split for split, stems in SPLITS.items() if stem in stems), None)
+        if split is None:
+            warnings.append(f"{file.name} is called neither train, validation nor test: it is not used.")
+        elif split in found:
+            raise DataError(f"{path.name} has two {split} files, {found[split].name} and {file.name}: keep one.")
+        else:
+            found[split] = file
+    if "train" not in found:
+        names = ", ".join(file.name for file in there) or "no data file"
+        wanted = ", ".join(f"train.{format}" for format in FORMATS)
+        raise DataError(f"The folder {path.name} has none of {wanted}: it has {names}.")
+    return found, warnings
+
+
+def _find_columns(table: Table, file: str, config: TaskConfig) -> _Columns:
+    there = ", ".join(table.columns)
+    given = [*(config.text_columns or ()), *([config.label_column] if config.label_column else [])]
+    for column in given:
+        if column not in table.columns:
+            raise DataError(f"{file} has no column '{column}': its columns are {there}.")
+    label = config.label_column or _usual(table, LABELS, excluding=config.text_columns or ())
+    if label is None:
+        raise DataError(
+            f"{file} has no column with a usual name for the label: its columns are {there}; "
+            "say which with --label-column."
+        )
+    texts = config.text_columns or _usual_texts(table, label)
+    if texts is None:
+        raise DataError(
+            f"{file} has no column with a usual name for the text: its columns are {there}; "
+            "say which (one or two) with --text-columns."
+        )
+    if len(texts) > 2 or label in texts:
+        raise DataError(f"The text columns {', '.join(texts)} do not do: give one or two, and not the label '{label}'.")
+    return _Columns(tuple(texts), label)
+
+
+def _usual_texts(table: Table, label: str) -> tuple[str, ...] | None:
+    for pair in PAIRS:
+        columns = [_usual(table, (name,), excluding=(label,)) for name in pair]
+        if None not in columns:
+            return tuple(column for column in columns if column is not None)
+    single = _usual(table, TEXTS, excluding=(label,))
+    others = [column for column in table.columns if column != label]
+    if single is None and len(others) == 1:
+        return (others[0],)
+    return None if single is None else (single,)
+
+
+def _usual(table: Table, names: Sequence[str], excluding: Sequence[str]) -> str | None:
+    by_lower = {column.strip().lower(): column for column in reversed(list(table.columns)) if column not in excluding}
+    return next((by_lower[name] for name in names if name in by_lower), None)
+
+
+def _texts(table: Table, columns: _Columns, file: str) -> list[tuple[str, ...]]:
+    for name in columns.texts:
+        if name not in table.columns:
+            raise DataError(f"{file} has no column '{name}': its columns are {', '.join(table.columns)}.")
+        for number, value in enumerate(table.columns[name], 1):
+            if value is None or (isinstance(value, str) and not value.strip()):
+                raise DataError(
+                    f"{file}, row {number}: the text in column '{name}' is empty: fill it or remove the row."
+                )
+            if not isinstance(value, str):
+                raise DataError(f"{file}, row {number}: column '{name}' has {value!r:.60}, which is not text.")
+            if not _encodable(value):
+                raise DataError(
+                    f"{file}, row {number}: column '{name}' has half a surrogate pair, which is no character."
+                )
+    return list(zip(*(table.columns[name] for name in columns.texts), strict=True))
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _answers(table: Table, columns: _Columns, file: str) -> list[Any]:
+    """The label column's values, none of them null; strings without the spaces around them."""
+    if columns.label not in table.columns:
+        raise DataError(f"{file} has no column '{columns.label}': its columns are {', '.join(table.columns)}.")
+    values = [value.strip() if isinstance(value, str) else value for value in table.columns[columns.label]]
+    for number, value in enumerate(values, 1):
+        if value is None or value == "":
+            raise DataError(
+                f"{file}, row {number}: the label in column '{columns.label}' is empty: fill it or remove the row."
+            )
+        if not isinstance(value, str | int | float):
+            raise DataError(f"{file}, row {number}: the label {value!r:.60} is neither text nor a number.")
+    return values

@@ -1,0 +1,135 @@
+"""Base of the tasks whose rows are a published data set: a new one says its facts and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+from adaptlab.config import TaskConfig
+from adaptlab.errors import ConfigError, DataError
+from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
+from adaptlab.tasks._sources import Address, find_rows
+from adaptlab.tasks._splits import Published, assemble
+from adaptlab.tasks._table import Table
+
+
+class HubTask(Task):
+    """A classification or regression task over one data set, as the hub names it. See docs/adding-a-task.md.
+
+    Attributes:
+        hub_id: e.g. ``"nyu-mll/glue"``.
+        hub_config: the data set's configuration, e.g. ``"sst2"``.
+        revision: branch, tag or commit; ``None`` takes the newest and the record says which that was.
+        text_columns: one or two columns.
+        labels: names of the classes in the order of their indices, as the source has them; empty for regression.
+        validation_split: ``None`` where the data set has none: a part of the training rows then selects.
+        test_split: ``None`` where the data set has none or its labels are not public.
+        more_splits: evaluation sets that are reported besides, where the source has them.
+    """
+
+    hub_id: str
+    hub_config: str | None = None
+    revision: str | None = None
+    text_columns: tuple[str, ...]
+    label_column: str = "label"
+    labels: tuple[str, ...] = ()
+    train_split: str = "train"
+    validation_split: str | None = "validation"
+    test_split: str | None = None
+    more_splits: tuple[str, ...] = ()
+
+    def load(self, config: TaskConfig, access: DataAccess) -> TaskData:
+        """Read the rows from the data root or the hub, divide them and take the subsets asked for."""
+        refuse_file_options(self.name, config)
+        needed = [split for split in (self.train_split, self.validation_split, self.test_split) if split]
+        found = find_rows(Address(self.hub_id, self.hub_config, self.revision), needed, self.more_splits, access)
+        rows = {split: self.examples(split, table) for split, table in found.tables.items()}
+        absent = [split for split in self.more_splits if split not in rows]
+        published = Published(
+            train=rows[self.train_split],
+            validation=rows[self.validation_split] if self.validation_split else (),
+            test=rows[self.test_split] if self.test_split else (),
+            report_name=self.test_split or self.validation_split or "test",
+            more={split: rows[split] for split in self.more_splits if split in rows},
+        )
+        return assemble(
+            published,
+            kind=self.kind,
+            labels=self.labels,
+            metrics=self.metrics,
+            config=config,
+            source="/".join(filter(None, [self.hub_id, self.hub_config])),
+            revision=found.revision,
+            warnings=[f"The source has no {split}: nothing is reported on it." for split in absent],
+        )
+
+    def examples(self, split: str, table: Table) -> list[Example]:
+        """One split's rows. A row's id is its split and place, which is the same wherever the rows come from.
+
+        Raises:
+            DataError: a column is missing, a text is null, or a label is none of the task's.
+        """
+        columns = [self._column(split, table, name) for name in self.text_columns]
+        labels = self._labels(split, table)
+        for name, column in zip(self.text_columns, columns, strict=True):
+            if None in column:
+                raise DataError(f"{self.name}: row {column.index(None) + 1} of {split} has no {name}.")
+        texts: Sequence[tuple[str, ...]] = list(zip(*columns, strict=True))
+        return [
+            Example(f"{name}/{place}", text, label)
+            for name, place, text, label in zip(repeat(split), range(len(texts)), texts, labels, strict=False)
+        ]
+
+    def _column(self, split: str, table: Table, name: str) -> list[Any]:
+        if name not in table.columns:
+            there = ", ".join(table.columns)
+            raise DataError(f"{self.name}: {split} has no column '{name}': it has {there}.")
+        return table.columns[name]
+
+    def _labels(self, split: str, table: Table) -> list[int | float]:
+        column = self._column(split, table, self.label_column)
+        if self.kind == "regression":
+            bad = next((i for i, value in enumerate(column) if value is None or value != value), None)
+            if bad is not None:
+                raise DataError(f"{self.name}: row {bad + 1} of {split} has no label.")
+            return [float(value) for value in column]
+        names = table.class_names.get(self.label_column, self.labels)
+        if set(names) != set(self.labels):
+            raise DataError(
+                f"{self.name}: the classes of {split} are {', '.join(names)}, not {', '.join(self.labels)} as the task "
+                "has them: the source has changed, so the task needs a new version."
+            )
+        # Sources store either the class's index, in their own order, or its name.
+        index = {i: self.labels.index(name) for i, name in enumerate(names)}
+        index |= {name: i for i, name in enumerate(self.labels)}  # type: ignore[misc]
+        try:
+            return [index[value] for value in column]
+        except (KeyError, TypeError):
+            row = next(i for i, value in enumerate(column) if value not in index)
+            raise DataError(
+                f"{self.name}: row {row + 1} of {split} has the label {column[row]!r}, which is none of "
+                f"{', '.join(self.labels)}."
+            ) from None
+
+
+def refuse_file_options(name: str, config: TaskConfig) -> None:
+    """A published task knows where its texts stand.
+
+    Raises:
+        ConfigError: ``config`` says where columns stand, or names a prompt that the task does not have.
+    """
+    given = {
+        "--text-columns": config.text_columns,
+        "--label-column": config.label_column,
+        "--delimiter": config.delimiter,
+    }
+    problems = [
+        f"{flag} was given for the task '{name}', which knows its own columns: it is for your own files."
+        for flag, value in given.items()
+        if value is not None
+    ]
+    if config.prompt is not None:
+        problems.append(f"The task '{name}' has no prompt '{config.prompt}': it has none.")
+    if problems:
+        raise ConfigError(problems)

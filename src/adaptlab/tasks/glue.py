@@ -1,0 +1,91 @@
+"""GLUE: nine tasks of language understanding (Wang et al. 2019, https://arxiv.org/abs/1804.07461).
+
+The test labels were never published officially, so each task's validation rows are halved into selection and report,
+as in the evaluation of RED and ReFT. Metrics are the benchmark's own.
+"""
+
+from __future__ import annotations
+
+from adaptlab.tasks._base import Kind
+from adaptlab.tasks._hub import HubTask
+
+
+class Glue(HubTask):
+    """What the nine have in common."""
+
+    hub_id = "nyu-mll/glue"
+    version = 1
+    kind: Kind = "classification"
+    metrics: tuple[str, ...] = ("accuracy",)
+
+
+class Cola(Glue):
+    name = hub_config = "cola"
+    summary = "is the English sentence acceptable? 2 classes, 8,551 training rows"
+    text_columns = ("sentence",)
+    labels = ("unacceptable", "acceptable")
+    metrics = ("mcc", "accuracy")
+
+
+class Sst2(Glue):
+    name = hub_config = "sst2"
+    summary = "sentiment of phrases from film reviews, 2 classes, 67,349 training rows"
+    text_columns = ("sentence",)
+    labels = ("negative", "positive")
+
+
+class Mrpc(Glue):
+    name = hub_config = "mrpc"
+    summary = "do two news sentences say the same? 2 classes, 3,668 training rows"
+    text_columns = ("sentence1", "sentence2")
+    labels = ("not_equivalent", "equivalent")
+    metrics = ("accuracy", "f1")
+
+
+class Qqp(Glue):
+    name = hub_config = "qqp"
+    summary = "do two questions on Quora ask the same? 2 classes, 363,846 training rows"
+    text_columns = ("question1", "question2")
+    labels = ("not_duplicate", "duplicate")
+    metrics = ("accuracy", "f1")
+
+
+class Stsb(Glue):
+    name = hub_config = "stsb"
+    summary = "how alike are two sentences, from 0 to 5? regression, 5,749 training rows"
+    kind = "regression"
+    text_columns = ("sentence1", "sentence2")
+    metrics = ("pearson", "spearman")
+
+
+class Mnli(Glue):
+    name = hub_config = "mnli"
+    summary = "does the premise entail the hypothesis? 3 classes, 392,702 training rows; matched and mismatched genres"
+    text_columns = ("premise", "hypothesis")
+    labels = ("entailment", "neutral", "contradiction")
+    validation_split = "validation_matched"
+    more_splits = ("validation_mismatched",)
+
+
+class Qnli(Glue):
+    name = hub_config = "qnli"
+    summary = "does the sentence answer the question? 2 classes, 104,743 training rows"
+    text_columns = ("question", "sentence")
+    labels = ("entailment", "not_entailment")
+
+
+class Rte(Glue):
+    name = hub_config = "rte"
+    summary = "does the first sentence entail the second? 2 classes, 2,490 training rows"
+    text_columns = ("sentence1", "sentence2")
+    labels = ("entailment", "not_entailment")
+
+
+class Wnli(Glue):
+    name = hub_config = "wnli"
+    summary = "whom does the pronoun mean? 2 classes, 635 training rows"
+    text_columns = ("sentence1", "sentence2")
+    labels = ("not_entailment", "entailment")
+
+
+plugins = (Cola(), Sst2(), Mrpc(), Qqp(), Stsb(), Mnli(), Qnli(), Rte(), Wnli())
