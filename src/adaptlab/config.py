@@ -17,6 +17,10 @@ DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Readout = Literal["head", "verbalizer", "generate"]
 HeadMode = Literal["trained", "frozen", "adapted"]
 KeepWeights = Literal["all", "best", "none"]
+# Names are listed here, and not asked of the modules behind them, so that a study is checked without importing torch.
+Objective = Literal["supervised"]
+Optimizer = Literal["adamw", "adam", "sgd"]
+Schedule = Literal["constant", "linear", "cosine"]
 Count = Annotated[int, Field(ge=1)]
 CountOrAll = Count | Literal["all"]
 
@@ -79,9 +83,9 @@ class TrainingConfig(Frozen):
     steps: Count | None = None
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    optimizer: str = "adamw"
+    optimizer: Optimizer = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    schedule: str = "linear"
+    schedule: Schedule = "linear"
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.06
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     eval_every: Count | None = None
@@ -97,7 +101,7 @@ class RunConfig(Frozen):
     method: MethodConfig
     training: TrainingConfig = TrainingConfig()
     readout: Readout = "head"
-    objective: str = "supervised"
+    objective: Objective = "supervised"
     shots: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -216,16 +220,16 @@ class StudyConfig(Frozen):
     data_seed: Axis[int] = (0,)
     max_length: Axis[Count | Literal["auto"]] = ("auto",)
     readout: Axis[Readout] = ("head",)
-    objective: Axis[str] = ("supervised",)
+    objective: Axis[Objective] = ("supervised",)
     shots: Axis[Annotated[int, Field(ge=0)]] = (0,)
 
     epochs: Axis[Annotated[float, Field(gt=0)]] | None = None
     steps: Axis[Count] | None = None
     batch_size: Axis[Count] = (32,)
     learning_rate: Axis[Annotated[float, Field(gt=0)] | Literal["auto"]] = ("auto",)
-    optimizer: Axis[str] = ("adamw",)
+    optimizer: Axis[Optimizer] = ("adamw",)
     weight_decay: Axis[Annotated[float, Field(ge=0)]] = (0.0,)
-    schedule: Axis[str] = ("linear",)
+    schedule: Axis[Schedule] = ("linear",)
     warmup_ratio: Axis[Annotated[float, Field(ge=0, le=1)]] = (0.06,)
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     eval_every: Count | None = None

@@ -162,11 +162,11 @@ class RunFolder:
 
         column: dict[str, list[Any]] = {"evaluation_set": [], "id": [], "gold": [], "prediction": [], "scores": []}
         for part in predictions:
-            column["evaluation_set"] += [part.evaluation_set] * len(part.ids)
-            column["id"] += part.ids
-            column["gold"] += part.gold
-            column["prediction"] += part.predicted
-            column["scores"] += [None] * len(part.ids) if part.scores is None else part.scores
+            column["evaluation_set"].extend([part.evaluation_set] * len(part.ids))
+            column["id"].extend(part.ids)
+            column["gold"].extend(part.gold)
+            column["prediction"].extend(part.predicted)
+            column["scores"].extend([None] * len(part.ids) if part.scores is None else part.scores)
         answers = _answer_type(column["gold"])
         schema = pa.schema(
             [

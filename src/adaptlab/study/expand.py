@@ -20,8 +20,9 @@ from adaptlab.config import (
     TrainingConfig,
 )
 from adaptlab.errors import ConfigError
+from adaptlab.methods import registry as methods
 from adaptlab.runs.store import safe_name
-from adaptlab.study.options import check_entry, filled, methods, settings
+from adaptlab.study.options import check_entry, filled, settings
 from adaptlab.study.wording import Problem
 
 _LONGEST_PART = 60  # characters of a task's or label's name in a folder's name; the id keeps folders apart
@@ -154,7 +155,7 @@ def _variants(study: StudyConfig) -> Iterator[Variant]:
 def _targets(study: StudyConfig, entry: MethodEntry) -> tuple[str | tuple[str, ...] | None, ...]:
     """The entry's targets, or the study's where the method sits at layers that can be chosen."""
     given = entry.targets
-    if given is None and methods().get(entry.name).placement == "layers":
+    if given is None and methods.get(entry.name).placement == "layers":
         given = study.targets
     if isinstance(given, tuple) and any(isinstance(item, tuple) for item in given):
         return given
@@ -193,7 +194,7 @@ def _labelled(variants: list[Variant]) -> list[Variant]:
 
 def _short(name: str, option: str) -> str:
     """The shortest name of an option: an alias where there is one."""
-    names = [option, *(alias for alias, known in methods().get(name).aliases.items() if known == option)]
+    names = [option, *(alias for alias, known in methods.get(name).aliases.items() if known == option)]
     return min(names, key=len)
 
 

@@ -5,29 +5,22 @@ from __future__ import annotations
 import itertools
 import types
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
 from adaptlab.config import MethodEntry
 from adaptlab.errors import UnknownNameError
+from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Method
-from adaptlab.registry import Registry
 from adaptlab.study.wording import Problem, keys_of, problems_of, unknown_key
 
 _LISTS = (list, tuple, set, frozenset)
 
 
-@cache
-def methods() -> Registry[Method]:
-    """Every method there is."""
-    return Registry("method", "adaptlab.methods")
-
-
 def settings(entry: MethodEntry) -> Iterator[dict[str, Any]]:
     """The options of every variant of ``entry``, under the names of the method's Config: the product of its lists."""
-    method = methods().get(entry.name)
+    method = methods.get(entry.name)
     options = {method.aliases.get(key, key): value for key, value in entry.options.items()}
     choices = {key: _choices(method, key, value) for key, value in options.items()}
     for values in itertools.product(*choices.values()):
@@ -36,14 +29,14 @@ def settings(entry: MethodEntry) -> Iterator[dict[str, Any]]:
 
 def filled(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """``options`` with every default of the method's Config."""
-    return methods().get(name).Config.model_validate(options).model_dump()
+    return methods.get(name).Config.model_validate(options).model_dump()
 
 
 def check_entry(entry: MethodEntry, index: int) -> list[Problem]:
     """What is wrong with the ``index``-th entry of a study's methods."""
     where = ("methods", index)
     try:
-        method = methods().get(entry.name)
+        method = methods.get(entry.name)
     except UnknownNameError as error:
         return [Problem((*where, "name"), str(error))]
     named = f"{entry.name}."

@@ -41,7 +41,7 @@ _BOUNDS = {
 def problems_of(
     error: ValidationError,
     document: Any,
-    allowed: Mapping[Where, Iterable[str]] | None = None,
+    allowed: Mapping[str, Iterable[str]] | None = None,
     *,
     prefix: Where = (),
     named: str = "",
@@ -49,7 +49,7 @@ def problems_of(
     """A problem per wrong value in ``document``; the branches of a union are joined into one sentence.
 
     Args:
-        allowed: names of the keys that may stand at a path, for near matches.
+        allowed: the names that may stand in a mapping, by the first key of its path (``""``: in the document itself).
         prefix: where ``document`` stands in the whole.
         named: put before keys in the sentence, e.g. ``"lora."``.
     """
@@ -113,13 +113,13 @@ def _sentence(
     where: Where,
     details: Sequence[Mapping[str, Any]],
     document: Any,
-    allowed: Mapping[Where, Iterable[str]],
+    allowed: Mapping[str, Iterable[str]],
     named: str,
 ) -> str:
     first = details[0]
     key = named + shown_key(where)
     if first["type"] == "extra_forbidden":
-        return unknown_key(shown_key(where), allowed.get(where[:-1], ()), named)
+        return unknown_key(shown_key(where), allowed.get(str(where[0]) if len(where) > 1 else "", ()), named)
     if first["type"] == "missing":
         return f"'{key}' is missing"
     if first["type"] in ("value_error", "assertion_error"):
