@@ -88,7 +88,7 @@ class Method(ABC):
 
     Attributes:
         placement: ``base`` trains the base's own weights (the run needs its own copy), ``layers`` sits at single
-            layers, ``prompt`` changes inputs, cache or mask of the whole model, ``nothing`` trains nothing.
+            layers, ``prompt`` changes inputs, cache or mask of the whole model, ``nothing`` trains at most the head.
         Config: the pydantic model of the options.
         learning_rates: default and range.
         aliases: other names an option is known by, e.g. ``{"alpha": "lora_alpha"}``.

@@ -1,0 +1,229 @@
+"""One method of PEFT's as one of ours: the machinery behind the rows of ``peft_native``.
+
+PEFT does the attaching and the file format. Added here: targets in words, the head's rule (PEFT by itself knows only
+heads called ``classifier`` and ``score``), exact ``requires_grad`` flags, and adapter files that carry no path.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptlab.errors import ConfigError
+from adaptlab.methods._base import Attached, LearningRates, Method, MethodOptions, Placement, Setup
+from adaptlab.methods._selection import (
+    CONFIG_FILE,
+    FROZEN_HEAD,
+    WEIGHTS_FILE,
+    check_shapes,
+    cpu_copies,
+    public_name,
+    read_weights,
+    write_json,
+)
+from adaptlab.models._base import TARGETABLE, Layer, LayerKind, Layout, fused_notes, resolve_targets
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_ADAPTER = "default"
+_PREFIX = "base_model.model."
+#: What PEFT's ``config`` is given here and never by a user's option.
+RESERVED = frozenset({
+    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
+    "inference_mode", "target_modules", "exclude_modules", "modules_to_save", "fan_in_fan_out",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A method of PEFT's.
+
+    Attributes:
+        peft_type: a member of ``peft.PeftType``.
+        options: the options that users may set, under PEFT's names.
+        targets: default target words.
+        family_targets: default target words of single families (by ``config.model_type``).
+        layer_kinds: kinds of layers that the method can sit at.
+        count: trainable numbers at one layer, from its shape, in closed form.
+        fixed: settings of PEFT's configuration that make this variant what it is, e.g. ``{"use_dora": True}``.
+        derived: settings that follow from the layout, the target names and the options.
+        placement: ``base`` where attaching changes the base's own weights.
+    """
+
+    name: str
+    summary: str
+    paper: str
+    peft_type: str
+    options: type[MethodOptions]
+    learning_rates: LearningRates
+    count: Callable[[Layer, Any, Layout], int]
+    targets: tuple[str, ...] = ("query", "value")
+    family_targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    layer_kinds: tuple[LayerKind, ...] = TARGETABLE
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    derived: Callable[[Layout, tuple[str, ...], Any], dict[str, Any]] | None = None
+    placement: Placement = "layers"
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+class PeftMethod(Method):
+    """The :class:`Method` of a :class:`Row`."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.name = row.name
+        self.summary = row.summary
+        self.paper = row.paper
+        self.placement = row.placement
+        self.Config = row.options
+        self.learning_rates = row.learning_rates
+        self.aliases = dict(row.aliases)
+
+    def target_names(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
+        """The modules that adapters go to.
+
+        Raises:
+            ConfigError: a target matches nothing, is the trained head, or shares its weight with another module.
+        """
+        row = self.row
+        targets = setup.targets or row.family_targets.get(layout.family, row.targets)
+        names = resolve_targets(layout, targets, row.layer_kinds)
+        head = set(layout.words.get("head", ()))
+        if setup.head == "adapted":
+            names = tuple(dict.fromkeys((*names, *layout.words.get("head", ()))))
+        elif head & set(names):
+            raise ConfigError(
+                f"The targets of {self.name} include the head, which --head {setup.head} leaves without adapters: "
+                f"leave it out, or use --head adapted."
+            )
+        for group in layout.tied:
+            both = sorted(set(group) & set(names))
+            if both:
+                raise ConfigError(
+                    f"The target {both[0]} shares its weight with {', '.join(n for n in group if n != both[0])}, so "
+                    f"that an adapter on it cannot be merged truly: leave the embeddings out."
+                )
+        return names
+
+    def attach(self, model: nn.Module, layout: Layout, setup: Setup) -> Attached:
+        from peft import get_peft_model
+
+        with _quiet_peft():
+            wrapped: Any = get_peft_model(model, self._config(layout, setup))  # type: ignore[arg-type,unused-ignore]
+        trained, head = _split(wrapped, layout)
+        wrapped.requires_grad_(False)
+        if setup.head != "trained":
+            head = {}
+        for parameter in (*trained.values(), *head.values()):
+            parameter.requires_grad_(True)
+        notes = fused_notes(layout, setup.targets or self.row.family_targets.get(layout.family, self.row.targets))
+        if setup.head == "frozen" and layout.head:
+            notes.append(FROZEN_HEAD)
+        return Attached(wrapped, layout, self, setup, parameters=trained, head=head, warnings=notes)
+
+    def trainable_count(self, layout: Layout, setup: Setup) -> int:
+        names = self.target_names(layout, setup)
+        return sum(self.row.count(layout.layer(name), setup.options, layout) for name in names)
+
+    def save(self, attached: Attached, folder: Path) -> None:
+        from peft import get_peft_model_state_dict
+
+        folder.mkdir(parents=True, exist_ok=True)
+        model: Any = attached.model
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        state.update(_adapted_head(model, attached))
+        _save_tensors(state, folder / WEIGHTS_FILE)
+        _write_config(model, folder)
+
+    def load(self, attached: Attached, folder: Path) -> None:
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        model: Any = attached.model
+        state = read_weights(folder / WEIGHTS_FILE)
+        wanted = {**get_peft_model_state_dict(model, save_embedding_layers=False), **_adapted_head(model, attached)}
+        check_shapes(wanted, state, folder)
+        set_peft_model_state_dict(model, {name: state[name] for name in wanted})
+
+    def _config(self, layout: Layout, setup: Setup) -> Any:
+        """PEFT's own configuration for this model."""
+        from peft import PeftType
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+        names = self.target_names(layout, setup)
+        settings: dict[str, Any] = {**setup.options.model_dump(exclude_none=True), **self.row.fixed}
+        if self.row.derived is not None:
+            settings.update(self.row.derived(layout, names, setup.options))
+        with_head = bool(layout.head) and setup.head != "adapted"
+        return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.row.peft_type)](
+            # PEFT adds "classifier" and "score" to the head of SEQ_CLS by itself; an adapted head must not be there.
+            task_type="SEQ_CLS" if with_head else None,
+            target_modules=list(names),
+            modules_to_save=list(layout.head_modules) if with_head else None,
+            **settings,
+        )
+
+
+def _split(wrapped: Any, layout: Layout) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """What PEFT trains, adapters and head apart, by the names under which it is saved."""
+    saved_head = {f"{_PREFIX}{name}": name for name in layout.head}
+    trained: dict[str, nn.Parameter] = {}
+    head: dict[str, nn.Parameter] = {}
+    for name, parameter in wrapped.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if f".modules_to_save.{_ADAPTER}." in name:
+            saved = name.replace(f".modules_to_save.{_ADAPTER}", "")
+            if saved in saved_head:  # a module may also hold pretrained numbers, which stay frozen
+                head[saved] = parameter
+        else:
+            saved = name.replace(f".{_ADAPTER}.", ".").removesuffix(f".{_ADAPTER}")
+            trained[saved] = parameter
+    return trained, head
+
+
+def _adapted_head(wrapped: Any, attached: Attached) -> dict[str, Any]:
+    """A head with adapters on it is random underneath: its own numbers have to travel with the adapters."""
+    if attached.setup.head != "adapted":
+        return {}
+    head = set(attached.layout.head)
+    return {
+        name: parameter
+        for name, parameter in wrapped.named_parameters()
+        if name.removeprefix(_PREFIX).replace(".base_layer.", ".") in head
+    }
+
+
+def _save_tensors(state: dict[str, Any], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(cpu_copies(state, sorted(state)), path, {"format": "pt"})
+
+
+def _write_config(wrapped: Any, folder: Path) -> None:
+    """PEFT's adapter_config.json, the same bytes in every process, and without a path of this machine."""
+    config = wrapped.peft_config[_ADAPTER]
+    trained_in, config.inference_mode = config.inference_mode, True
+    config.save_pretrained(str(folder))
+    config.inference_mode = trained_in
+    document = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    document["base_model_name_or_path"] = public_name(wrapped.get_base_model()) or None
+    for key in ("target_modules", "modules_to_save", "feedforward_modules"):
+        if isinstance(document.get(key), list):  # sets, in an order of their own in every process
+            document[key] = sorted(set(document[key]))
+    write_json(folder / CONFIG_FILE, document)
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """PEFT warns when it sets ``fan_in_fan_out`` to what a layer needs, and asks transformers in a way it outgrew."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
+        yield
