@@ -1,0 +1,64 @@
+"""Tables, figures and a page, drawn from the records of studies alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptlab.errors import ConfigError
+from adaptlab.report.page import page
+from adaptlab.report.select import RunRow, Selection, read_studies
+from adaptlab.report.tables import latex, markdown, results_csv, terminal_table
+from adaptlab.runs.files import cannot_write, write_atomically
+
+__all__ = ["ReportPaths", "RunRow", "Selection", "read_studies", "terminal_table", "write_report"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPaths:
+    """Where a report's files are. ``figures`` are SVG, PNG and PDF; none unless they were asked for."""
+
+    page: Path
+    csv: Path
+    markdown: Path
+    latex: Path
+    figures: tuple[Path, ...] = ()
+
+
+def write_report(study_folders: Sequence[Path], *, out: Path | None = None, figures: bool = False) -> ReportPaths:
+    """Write the report of one or several studies, each file atomically.
+
+    Args:
+        out: the folder to write to; by default ``report`` inside the study, and needed when there are several.
+        figures: also draw every chart as SVG, PNG and PDF (a few seconds per task).
+
+    Raises:
+        ConfigError: several studies and no ``out``, or no study at all.
+        StudyError: a folder is not a study, or the report cannot be written.
+    """
+    if not study_folders:
+        raise ConfigError("No study was given: name at least one folder that `adaptlab compare --out` wrote.")
+    if out is None and len(study_folders) > 1:
+        raise ConfigError(f"{len(study_folders)} studies were given but no place for their report: say it with out.")
+    selection = read_studies(study_folders)
+    folder = study_folders[0] / "report" if out is None else out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    paths = ReportPaths(*(folder / name for name in ("index.html", "results.csv", "results.md", "results.tex")))
+    for path, text in (
+        (paths.csv, results_csv(selection.rows)),
+        (paths.markdown, markdown(selection)),
+        (paths.latex, latex(selection)),
+        (paths.page, page(selection)),
+    ):
+        write_atomically(path, text.encode())
+    return ReportPaths(paths.page, paths.csv, paths.markdown, paths.latex, _figures(selection, folder) if figures else ())
+
+
+def _figures(selection: Selection, folder: Path) -> tuple[Path, ...]:
+    from adaptlab.report.figures import write_figures
+
+    return write_figures(selection, folder / "figures")

@@ -1,0 +1,57 @@
+"""Every chart as a file for a paper or a slide: SVG, PNG and PDF, in the light theme."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adaptlab.report.charts._base import NothingToDraw, groups, in_order, methods_of, themed
+from adaptlab.report.page import VEGA_LITE
+from adaptlab.report.select import Selection
+from adaptlab.runs.files import cannot_write, write_atomically
+
+#: Pixels of a PNG per pixel of the chart.
+PNG_SCALE = 2.0
+
+
+def write_figures(selection: Selection, folder: Path) -> tuple[Path, ...]:
+    """Draw every chart of every task and model into ``folder``; charts with nothing to show are left out.
+
+    Raises:
+        StudyError: a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    methods = methods_of(selection.rows)
+    written = []
+    for (task, model), rows in groups(selection.rows).items():
+        for chart in in_order():
+            try:
+                spec = themed(chart.draw(rows, methods=methods))
+            except NothingToDraw:
+                continue
+            for kind, render in _renderers().items():
+                path = folder / f"{_file_name(task, model, chart.name)}.{kind}"
+                write_atomically(path, render(json.dumps(spec)))
+                written.append(path)
+    return tuple(written)
+
+
+def _renderers() -> dict[str, Callable[[str], bytes]]:
+    import vl_convert
+
+    options: dict[str, Any] = {"vl_version": VEGA_LITE}
+    return {
+        "svg": lambda spec: str(vl_convert.vegalite_to_svg(spec, **options)).encode(),
+        "png": lambda spec: bytes(vl_convert.vegalite_to_png(spec, scale=PNG_SCALE, **options)),
+        "pdf": lambda spec: bytes(vl_convert.vegalite_to_pdf(spec, **options)),
+    }
+
+
+def _file_name(*parts: str) -> str:
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part).strip("._") or "_" for part in parts)

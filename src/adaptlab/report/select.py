@@ -1,0 +1,303 @@
+"""Run folders into plain rows: the only place where the report touches files.
+
+A record that cannot be read is a :class:`Problem` with its file's name and the reason; it never stops a report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from adaptlab.errors import StudyError
+from adaptlab.runs.record import (
+    SCHEMA,
+    Cost,
+    CurvePoint,
+    DataPart,
+    Environment,
+    ErrorPart,
+    Parameters,
+    Primary,
+    Record,
+    Status,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that could not be used, by its path inside the study, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A run's evaluations during training, in the order of their steps; ``problem`` when a line was unusable."""
+
+    points: tuple[CurvePoint, ...] = ()
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run as tables and charts need it.
+
+    Attributes:
+        method: the label of the method's variant, as tables call it; ``method_name`` is the plugin's.
+        setting: values of whatever else varies inside the selection, e.g. ``{"train_examples": "100"}``.
+        given, resolved: the configuration, nested as in record.json.
+        folder: where the run's files are; ``None`` for a run without any (another tool's result).
+    """
+
+    study: str
+    name: str
+    id: str
+    task: str
+    model: str
+    method: str
+    method_name: str
+    seed: int
+    status: Status
+    data_seed: int = 0
+    setting: Mapping[str, str] = field(default_factory=dict)
+    primary: Primary | None = None
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    parameters: Parameters | None = None
+    cost: Cost = field(default_factory=Cost)
+    data: DataPart | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    environment: Environment = field(default_factory=Environment)
+    engine: str = "solo"
+    warnings: tuple[str, ...] = ()
+    error: ErrorPart | None = None
+    started: str | None = None
+    ended: str | None = None
+    folder: Path | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The primary metric of a finished run; a run of any other status has none."""
+        return self.primary.value if self.primary is not None and self.status == "finished" else None
+
+    @property
+    def replicate(self) -> tuple[int, int]:
+        """What is repeated to see the spread: the seed and the data seed."""
+        return (self.seed, self.data_seed)
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The learning curve, read when first asked for."""
+        return Curve() if self.folder is None else _read_curve(self.folder / "curve.jsonl", self.study)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The rows of one or several studies, in the order of their names, and the files that could not be used."""
+
+    studies: tuple[str, ...]
+    rows: tuple[RunRow, ...]
+    problems: tuple[Problem, ...]
+
+
+def read_studies(folders: Sequence[Path]) -> Selection:
+    """The runs of ``folders``. A run (by its id) that several studies hold is counted once.
+
+    Raises:
+        StudyError: a folder is not there, or is not a study.
+    """
+    rows: dict[str, RunRow] = {}
+    problems: list[Problem] = []
+    for folder in folders:
+        for record_file in _record_files(folder):
+            row = _read_run(record_file, folder)
+            if isinstance(row, Problem):
+                problems.append(row)
+            elif row.id not in rows or (rows[row.id].status != "finished" and row.status == "finished"):
+                rows[row.id] = row
+    named = _with_settings(_with_short_names(list(rows.values())))
+    return Selection(tuple(_study_name(folder) for folder in folders), tuple(named), tuple(problems))
+
+
+def curve_problems(rows: Iterable[RunRow]) -> list[Problem]:
+    """What is wrong with the curves of ``rows``; reads them all."""
+    return [row.curve.problem for row in rows if row.curve.problem is not None]
+
+
+def _study_name(folder: Path) -> str:
+    return folder.resolve().name
+
+
+def _record_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise StudyError(f"There is no folder {folder}: give the folder that `adaptlab compare --out` wrote.")
+    runs = folder / "runs"
+    if not runs.is_dir():
+        if (folder / "study.yaml").is_file():
+            return []
+        raise StudyError(
+            f"{folder} is not a study: it has neither study.yaml nor a folder runs; "
+            "give the folder that `adaptlab compare --out` wrote."
+        )
+    return [run / "record.json" for run in sorted(runs.iterdir()) if run.is_dir() and not run.name.startswith(".")]
+
+
+def _read_run(file: Path, study: Path) -> RunRow | Problem:
+    where = f"{_study_name(study)}/runs/{file.parent.name}/record.json"
+    try:
+        record = Record.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return Problem(where, "there is no record yet: the run has not started, or its folder was emptied")
+    except OSError as error:
+        return Problem(where, f"it cannot be read: {error.strerror or error}")
+    except ValidationError as error:
+        return Problem(where, _why_invalid(file, error))
+    if record.schema_version != SCHEMA:
+        return Problem(where, _other_schema(record.schema_version))
+    return _row(record, file.parent, _study_name(study))
+
+
+def _why_invalid(file: Path, error: ValidationError) -> str:
+    try:
+        document = json.loads(file.read_bytes())
+    except ValueError:
+        return "it is not whole JSON: the file was damaged or only half written"
+    if not isinstance(document, dict):
+        return "it is not a record: its JSON is not an object"
+    schema = document.get("schema")
+    if schema != SCHEMA:
+        return _other_schema(schema)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"it does not fit record schema {SCHEMA}: {place}: {first['msg']}{more}"
+
+
+def _other_schema(schema: object) -> str:
+    return f"it has record schema {schema!r}, this version of adaptlab reads schema {SCHEMA}"
+
+
+def _row(record: Record, folder: Path, study: str) -> RunRow:
+    given, resolved = record.config.given, record.config.resolved
+    return RunRow(
+        study=study,
+        name=record.name,
+        id=record.id,
+        folder=folder,
+        task=given.task.name,
+        model=given.model.id,
+        method=resolved.method.label or given.method.label or given.method.name,
+        method_name=given.method.name,
+        seed=given.seed,
+        data_seed=given.task.data_seed,
+        status=record.status,
+        primary=record.primary,
+        metrics=record.metrics,
+        parameters=record.parameters,
+        cost=record.cost,
+        data=record.data,
+        given=given.model_dump(mode="json"),
+        resolved=resolved.model_dump(mode="json") | {"identity": record.config.identity.model_dump(mode="json")},
+        training=record.training,
+        environment=record.environment,
+        engine=record.engine,
+        warnings=tuple(record.warnings),
+        error=record.error,
+        started=record.started,
+        ended=record.ended,
+    )
+
+
+def _read_curve(file: Path, study: str) -> Curve:
+    where = f"{study}/runs/{file.parent.name}/curve.jsonl"
+    try:
+        lines = file.read_bytes().splitlines()
+    except FileNotFoundError:
+        return Curve()
+    except OSError as error:
+        return Curve(problem=Problem(where, f"it cannot be read: {error.strerror or error}"))
+    points: dict[int, CurvePoint] = {}
+    damaged = 0
+    for line in lines:
+        try:
+            point = CurvePoint.model_validate_json(line)
+        except ValidationError:
+            damaged += 1
+            continue
+        points[point.step] = point  # a resumed run writes a step again: the later line counts
+    problem = Problem(where, f"{damaged} of {len(lines)} lines are damaged and were left out") if damaged else None
+    return Curve(tuple(points[step] for step in sorted(points)), problem)
+
+
+def _with_short_names(rows: list[RunRow]) -> list[RunRow]:
+    """Paths become their shortest endings that tell them apart; equal names of different weights get their hash."""
+    models, tasks = _short_names({row.model for row in rows}), _short_names({row.task for row in rows})
+    weights: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        weights[row.model].add(row.resolved["identity"]["weights"])
+    named = []
+    for row in rows:
+        model = models[row.model]
+        if len(weights[row.model]) > 1:
+            model += f" ({row.resolved['identity']['weights'].split(':')[-1][:6]})"
+        named.append(replace(row, model=model, task=tasks[row.task]))
+    return sorted(named, key=lambda row: (row.task, row.model, row.name))
+
+
+def _short_names(names: set[str]) -> dict[str, str]:
+    """Hub ids and plugin names stay; of a path (it starts with ``/``, ``.`` or ``~``) only the end stays."""
+    short = {}
+    for name in names:
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..", "~")]
+        if not name.startswith(("/", ".", "~")) or not parts:
+            short[name] = name
+            continue
+        length = 2 if parts[-1] == "model" else 1  # many a checkpoint lies in a folder of that name
+        while length < len(parts) and any(_ends_like(other, parts[-length:]) for other in names - {name}):
+            length += 1
+        short[name] = "/".join(parts[-length:])
+    return short
+
+
+def _ends_like(path: str, end: list[str]) -> bool:
+    return path.split("/")[-len(end) :] == end
+
+
+def _with_settings(rows: list[RunRow]) -> list[RunRow]:
+    """Fill ``setting``: each option that takes several values within one (task, model, method label)."""
+    flats = [_flat(row.given) for row in rows]
+    values: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
+    for row, flat in zip(rows, flats, strict=True):
+        for key, value in flat.items():
+            values[row.task, row.model, row.method, key].add(value)
+    axes = sorted({key for (*_, key), seen in values.items() if len(seen) > 1})
+    return [
+        replace(row, setting={key.rpartition(".")[2]: flat[key] for key in axes if key in flat})
+        for row, flat in zip(rows, flats, strict=True)
+    ]
+
+
+#: Not axes: they name the run's place in tables already, or are repeated to see the spread.
+_NOT_AXES = {"seed", "task.data_seed", "task.name", "model.id", "method.label"}
+
+
+def _flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in given.items():
+        path = f"{prefix}{key}"
+        if path in _NOT_AXES:
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{path}.")
+        else:
+            flat[path] = value if isinstance(value, str) else json.dumps(value)
+    return flat
