@@ -1,0 +1,93 @@
+"""Metrics: numbers over a set of answers, each with its standard error. One file adds a family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptlab.errors import ConfigError
+from adaptlab.metrics._base import Answers, Metric
+from adaptlab.registry import Registry
+from adaptlab.tasks._base import Kind
+
+__all__ = ["Answers", "Metric", "registry", "score", "standard_error"]
+
+registry: Registry[Metric] = Registry("metric", "adaptlab.metrics")
+
+#: Counts held at once during a bootstrap; bounds its memory to some tens of MB.
+_COUNTS_AT_ONCE = 2_000_000
+
+
+def score(answers: Answers, kind: Kind, wanted: Sequence[str]) -> dict[str, float]:
+    """The ``wanted`` metrics in that order, then every other one that runs of this kind always store.
+
+    ``nan`` stands where a metric is undefined for these answers. Metrics over probabilities that nobody asked for are
+    left out where the answers have none.
+
+    Raises:
+        UnknownNameError: there is no such metric.
+        ConfigError: a wanted metric is for another kind of task.
+    """
+    asked = [registry.get(name) for name in wanted]
+    for metric in asked:
+        if kind not in metric.kinds:
+            fitting = ", ".join(other.name for other in registry.all() if kind in other.kinds)
+            raise ConfigError(
+                f"The metric '{metric.name}' is for {' and '.join(metric.kinds)}, not {kind}: use {fitting}."
+            )
+    usual = [
+        metric
+        for metric in registry.all()
+        if metric.always
+        and kind in metric.kinds
+        and metric not in asked
+        and not (metric.needs_probabilities and answers.probabilities is None)
+    ]
+    return {metric.name: float(metric.compute(answers)) for metric in (*asked, *usual)}
+
+
+def standard_error(metric_name: str, answers: Answers, *, resamples: int = 1000, seed: int = 0) -> float | None:
+    """How far the metric would stray on another draw of as many items.
+
+    The standard error of the mean where the metric is a mean over items, else the standard deviation over bootstrap
+    resamples of the items (Efron 1979). ``None`` where it cannot be told: fewer than two items, or an undefined metric.
+    """
+    metric = registry.get(metric_name)
+    items = len(answers.gold)
+    if items < 2:
+        return None
+    values = metric.per_example(answers)
+    if values is not None:
+        error = float(np.std(values, ddof=1) / math.sqrt(items))
+    else:
+        drawn = np.concatenate([_over(metric, answers, counts) for counts in _draws(items, resamples, seed)])
+        drawn = drawn[np.isfinite(drawn)]
+        error = float(np.std(drawn, ddof=1)) if len(drawn) > 1 else math.nan
+    return error if math.isfinite(error) else None
+
+
+def _draws(items: int, resamples: int, seed: int) -> Iterator[NDArray[np.integer]]:
+    """``[some, items]`` counts of how often each item was drawn, with replacement, until ``resamples`` are done."""
+    generator = np.random.default_rng(seed)
+    block = max(1, _COUNTS_AT_ONCE // items)
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = generator.integers(0, items, size=(rows, items)) + items * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * items).reshape(rows, items)
+
+
+def _over(metric: Metric, answers: Answers, counts: NDArray[np.integer]) -> NDArray[np.floating]:
+    values = metric.resampled(answers, counts)
+    if values is None:
+        values = np.array([metric.compute(_repeated(answers, row)) for row in counts])
+    return values
+
+
+def _repeated(answers: Answers, counts: NDArray[np.integer]) -> Answers:
+    rows = np.repeat(np.arange(len(counts)), counts)
+    probabilities = None if answers.probabilities is None else answers.probabilities[rows]
+    return replace(answers, gold=answers.gold[rows], predicted=answers.predicted[rows], probabilities=probabilities)

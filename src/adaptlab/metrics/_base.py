@@ -21,7 +21,7 @@ class Answers:
     Attributes:
         gold: ``[n]`` class indices (int) or values (float).
         predicted: ``[n]`` as ``gold``; ``-1`` where a class answer was unusable (it counts as wrong).
-        probabilities: ``[n, classes]``, or ``None`` (regression).
+        probabilities: ``[n, classes]``, or ``None`` (regression, free generation).
         classes: number of classes; 0 for regression.
     """
 
@@ -38,6 +38,8 @@ class Metric(ABC):
     summary: str
     kinds: tuple[Kind, ...]
     higher_is_better: bool = True
+    #: True where it cannot be had from answers without probabilities.
+    needs_probabilities: bool = False
     #: True where every classification (or regression) run stores it, whatever the task asks for.
     always: bool = False
 
@@ -47,4 +49,15 @@ class Metric(ABC):
 
     def per_example(self, answers: Answers) -> NDArray[np.floating] | None:
         """``[n]`` values whose mean is :meth:`compute`, or ``None`` for a corpus-level metric."""
+        return None
+
+    def resampled(self, answers: Answers, counts: NDArray[np.integer]) -> NDArray[np.floating] | None:
+        """:meth:`compute` for many resamples at once, for the bootstrap.
+
+        Args:
+            counts: ``[resamples, n]``, how often each answer was drawn.
+
+        Returns:
+            ``[resamples]`` values, or ``None`` where :meth:`compute` has to be called for each resample.
+        """
         return None
