@@ -58,7 +58,8 @@ def near_matches(given: str, allowed: Iterable[str], *, most: int = 3) -> list[s
     """Names in ``allowed`` that look like ``given``, best first."""
     names = sorted(allowed)
     close = difflib.get_close_matches(given.lower(), names, n=most, cutoff=0.5)
-    inside = [name for name in names if given.lower() in name and name not in close]
+    # One or two letters stand inside almost any name.
+    inside = [name for name in names if len(given) > 2 and given.lower() in name and name not in close]
     return (close + inside)[:most]
 
 

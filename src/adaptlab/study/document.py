@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from adaptlab.config import ExecutionConfig, MethodEntry, ModelConfig, StudyConfig, TaskEntry
 from adaptlab.errors import AdaptlabError, ConfigError
+from adaptlab.models.identity import locate
 from adaptlab.runs import studyfile
 from adaptlab.runs.files import write_atomically
 from adaptlab.study.options import check_entry
@@ -19,6 +20,8 @@ from adaptlab.tasks import find_task
 
 if TYPE_CHECKING:
     from ruamel.yaml.nodes import Node
+
+T = TypeVar("T")
 
 _MOST_BYTES = 1_000_000
 _MOST_VALUES = 100_000  # aliases of aliases make billions out of a few lines
@@ -51,7 +54,7 @@ def read_study(path: Path | str | None, overrides: Mapping[str, Any] | None = No
     study, problems = check_study(merged)
     if problems:
         name = "" if path is None else str(path)
-        raise ConfigError(_located(problem, name, lines, given) for problem in problems)
+        raise ConfigError(sentence for _, sentence in sorted(_located(one, name, lines, given) for one in problems))
     assert study is not None
     return study
 
@@ -69,25 +72,32 @@ def check_study(document: Mapping[str, Any]) -> tuple[StudyConfig | None, list[P
         study = StudyConfig.model_validate(document)
     except ValidationError as error:
         problems = problems_of(error, document, _ALLOWED)
-    for index, entry in _entries(MethodEntry, document.get("methods")):
+    for index, entry in _entries(MethodEntry, "name", document.get("methods")):
         problems += check_entry(entry, index)
-    for index, task in _entries(TaskEntry, document.get("task")):
-        try:
-            find_task(task.name)
-        except AdaptlabError as error:
-            problems.append(Problem(("task", index, "name"), str(error)))
+    for index, task in _entries(TaskEntry, "name", document.get("task")):
+        problems += _refusal(find_task, task.name, ("task", index, "name"))
+    for index, model in _entries(ModelConfig, "id", document.get("model")):
+        problems += _refusal(locate, model, ("model", index, "id"))
     return study if not problems else None, problems
 
 
-def _entries(kind: type[Any], value: Any) -> list[tuple[int, Any]]:
-    """The entries of ``methods`` or ``task`` that can be read, with their index, whatever the others are like."""
+def _entries(kind: type[Any], name: str, value: Any) -> list[tuple[int, Any]]:
+    """The entries of ``methods``, ``task`` or ``model`` that can be read, with their index, however bad the others."""
     found = []
     for index, item in enumerate(value if isinstance(value, (list, tuple)) else [] if value is None else [value]):
         try:
-            found.append((index, kind.model_validate({"name": item} if isinstance(item, str) else item)))
+            found.append((index, kind.model_validate({name: item} if isinstance(item, str) else item)))
         except ValidationError:
             continue  # StudyConfig's own validation names it
     return found
+
+
+def _refusal(find: Callable[[T], object], wanted: T, where: Where) -> list[Problem]:
+    try:
+        find(wanted)
+    except AdaptlabError as error:
+        return [Problem(where, str(error))]
+    return []
 
 
 def _load(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
@@ -145,20 +155,20 @@ def _collect_lines(node: Node, where: Where, lines: dict[Where, int], path: str)
             _collect_lines(item, (*where, index), lines, path)
 
 
-def _located(problem: Problem, path: str, lines: Mapping[Where, int], given: Mapping[str, Any]) -> str:
-    """The problem's sentence behind the place where a person finds its cause: a flag, or a line of the file."""
+def _located(problem: Problem, path: str, lines: Mapping[Where, int], given: Mapping[str, Any]) -> tuple[int, str]:
+    """The line, and the sentence behind the place where a person finds its cause: a flag, or a line of the file."""
     where = problem.where
     if where and where[0] == "execution" and where not in lines:
         where = where[1:]  # written beside the others
     if where and where[0] in given:
-        return f"--{str(where[0]).replace('_', '-')}: {problem.message}"
+        return 0, f"--{str(where[0]).replace('_', '-')}: {problem.message}"
     if not path:
-        return problem.message
+        return 0, problem.message
     # A single entry may stand without its list, and a missing key has only its parent's line.
     while where and where not in lines:
         without_index = tuple(part for part in where if not isinstance(part, int))
         where = without_index if without_index in lines else where[:-1]
-    return f"{path}:{lines[where]}: {problem.message}" if where else f"{path}: {problem.message}"
+    return (lines[where], f"{path}:{lines[where]}: {problem.message}") if where else (0, f"{path}: {problem.message}")
 
 
 def _normal(document: Mapping[Any, Any]) -> dict[str, Any]:

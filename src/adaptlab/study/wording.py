@@ -71,9 +71,8 @@ def shown_key(where: Where) -> str:
 def unknown_key(key: str, allowed: Iterable[str], named: str = "") -> str:
     """The sentence for a key that nothing reads."""
     names = sorted(allowed)
-    close = near_matches(key.replace("-", "_"), names)
-    quoted = " or ".join(f"'{name}'" for name in close)
-    hint = f"did you mean {quoted}?" if close else f"allowed are {', '.join(names) or 'none'}"
+    close = near_matches(key.replace("-", "_"), names, most=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"allowed are {', '.join(names) or 'none'}"
     return f"unknown key '{named}{key}': {hint}"
 
 

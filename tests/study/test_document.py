@@ -1,0 +1,244 @@
+"""study.yaml: every problem at once with its line; flags over it; nothing but plain data is read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptlab.config import StudyConfig
+from adaptlab.errors import ConfigError
+from adaptlab.study.document import read_study, write_study
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return Path("study.yaml")
+
+
+def problems(file: Path, text: str | bytes, **overrides: Any) -> list[str]:
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as caught:
+        read_study(file, overrides)
+    return list(caught.value.problems)
+
+
+def test_a_study_is_read_with_either_spelling_of_keys(file: Path) -> None:
+    file.write_text(
+        """
+model: minilm
+task: sst2
+methods: [whole, {name: probe, r: [4, 8], label: x, learning-rate: 1e-3}]
+seeds: 2
+train-examples: [100, all]
+batch_size: 16
+device: cpu
+execution:
+  keep-weights: none
+"""
+    )
+    study = read_study(file)
+    assert [entry.name for entry in study.methods] == ["whole", "probe"]
+    assert study.methods[1].options == {"r": [4, 8]}
+    assert study.methods[1].learning_rate == (1e-3,)
+    assert study.seeds == (0, 1)
+    assert study.train_examples == (100, "all")
+    assert (study.execution.device, study.execution.keep_weights) == ("cpu", "none")
+
+
+def test_every_problem_is_told_at_once_with_its_line(file: Path) -> None:
+    assert problems(
+        file,
+        """\
+model: minilm
+task: sst22
+sedes: 3
+methods:
+  - prob
+  - name: probe
+    r: many
+    rank: 4
+  - {name: probe, learnin-rate: 1e-3}
+  - {name: probe, r: 0}
+batch-size: [8, big]
+train-examples: some
+epochs: -1
+dtype: float23
+optimizer: adamx
+execution:
+  thread: 2
+device: tpu
+quiet: true
+""",
+    ) == [
+        "study.yaml:2: No task is called 'sst22': did you mean sst2? See `adaptlab list tasks`.",
+        "study.yaml:3: unknown key 'sedes': did you mean 'seeds'?",
+        "study.yaml:5: No method is called 'prob': did you mean probe? See `adaptlab list methods`.",
+        "study.yaml:8: unknown key 'probe.rank': allowed are alpha, bias, head, label, layers, learning_rate, "
+        "lora_alpha, r, targets, use_dora",
+        "study.yaml:9: unknown key 'probe.learnin_rate': did you mean 'learning_rate'?",
+        "study.yaml:10: 'probe.r' must be at least 1, not 0",
+        "study.yaml:11: 'batch_size' must be a whole number, not 'big'",
+        "study.yaml:12: 'train_examples' must be a whole number or 'all', not 'some'",
+        "study.yaml:13: 'epochs' must be above 0, not -1",
+        "study.yaml:14: 'dtype' must be 'auto', 'float32', 'bfloat16', 'float16' or 'float64', not 'float23'",
+        "study.yaml:15: 'optimizer' must be 'adamw', 'adam' or 'sgd', not 'adamx'",
+        "study.yaml:17: unknown key 'thread': did you mean 'threads'?",
+        "study.yaml:18: 'device' must be 'auto', 'cpu' or 'cuda', not 'tpu'",
+        f"study.yaml:19: unknown key 'quiet': allowed are {', '.join(sorted(allowed_keys()))}",
+    ]
+
+
+def allowed_keys() -> set[str]:
+    from adaptlab.config import ExecutionConfig
+
+    return (set(StudyConfig.model_fields) | set(ExecutionConfig.model_fields)) - {"execution"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("methods: [probe]\n", ["study.yaml: 'task' is missing"]),
+        ("task: sst2\nmethods: []\n", ["study.yaml:2: 'methods' must be a list with at least one value, not []"]),
+        ("task: sst2\nmethods:\n", ["study.yaml:2: 'methods' must be a name or a mapping, not nothing"]),
+        ("task: sst2\nmethods: [{r: 4}]\n", ["study.yaml:2: 'name' is missing"]),
+        ("task: sst2\nmethods: {name: probe, r: x}\n", ["study.yaml:2: 'probe.r' must be a whole number, not 'x'"]),
+        ("task: sst2\nmethods: [5]\n", ["study.yaml:2: 'methods' must be a name or a mapping, not 5"]),
+        ("task: {nam: sst2}\nmethods: [probe]\n", [
+            "study.yaml:1: 'name' is missing", "study.yaml:1: unknown key 'nam': did you mean 'name'?",
+        ]),
+        ("task: sst2\nmethods: [probe]\nmodel: {id: minilm, revison: a}\n", [
+            "study.yaml:3: unknown key 'revison': did you mean 'revision'?",
+        ]),
+        ("task: sst2\nmethods: [probe]\nmodel: ./nowhere\n", [
+            "study.yaml:3: There is no model folder './nowhere': give a folder that has a config.json and weights, "
+            "a hub id such as google-bert/bert-base-uncased, or minilm.",
+        ]),
+        ("task: my.csv\nmethods: [probe]\n", [
+            "study.yaml:1: There is no file or folder my.csv: give a path to your rows, "
+            "or a name from `adaptlab list tasks`.",
+        ]),
+        ("task: sst2\nmethods: [probe]\nepochs: 1\nsteps: 5\n", [
+            "study.yaml: epochs and steps were both given: keep the one that says how long to train",
+        ]),
+        ("task: sst2\nmethods: [probe]\nseeds: -1\n", [
+            "study.yaml:3: 'seeds' must be a list with at least one value, not -1",
+        ]),
+        ("task: sst2\nmethods: [probe]\nseeds: [0, -1]\n", ["study.yaml:3: 'seeds' must be at least 0, not -1"]),
+        ("task: sst2\nmethods: [{name: probe, head: thawed}]\n", [
+            "study.yaml:2: 'head' must be 'trained', 'frozen' or 'adapted', not 'thawed'",
+        ]),
+    ],
+)  # fmt: skip
+def test_one_problem(file: Path, text: str, expected: list[str]) -> None:
+    assert problems(file, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "study.yaml: a study is a mapping of keys such as model, task and methods."),
+        ("- a\n- b\n", "study.yaml: a study is a mapping of keys such as model, task and methods."),
+        ("just text", "study.yaml: a study is a mapping of keys such as model, task and methods."),
+        ("task: sst2\ntask: mrpc\n", "study.yaml:2: not valid YAML: found duplicate key \"task\""),
+        ("task: [sst2\nmethods: x\n", "study.yaml:2: not valid YAML: expected ',' or ']'"),
+        ("task: 'sst2\n", "study.yaml:2: not valid YAML: found unexpected end of stream"),
+        ("\ttask: sst2\n", "study.yaml:1: not valid YAML: found character '\\t' that cannot start any token"),
+        ("task: !!python/object/apply:os.system ['true']\n", "study.yaml:1: not valid YAML: could not determine"),
+        ("task: !custom x\n", "study.yaml:1: not valid YAML: could not determine a constructor for the tag"),
+        ("task: *nobody\n", "study.yaml:1: not valid YAML: found undefined alias"),
+        ("task: a\n---\ntask: b\n", "study.yaml:2: not valid YAML: but found another document"),
+        (b"task: sst2\nmethods: \xff\n", "study.yaml:2: not UTF-8: save the file in UTF-8."),
+        (b"task: \x00\n", "study.yaml: not valid YAML"),
+        ("a: &a [*a]\n", "study.yaml: too many values, or values nested too deep, for a study."),
+        ("[" * 3000, "study.yaml: not valid YAML"),
+    ],
+)  # fmt: skip
+def test_what_is_no_study_is_said_in_one_sentence(file: Path, text: str | bytes, expected: str) -> None:
+    (problem,) = problems(file, text)
+    assert problem.startswith(expected)
+    assert "\n" not in problem
+
+
+def test_aliases_cannot_fill_the_memory(file: Path) -> None:
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True):
+        bomb += f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
+    assert problems(file, bomb) == ["study.yaml: too many values, or values nested too deep, for a study."]
+
+
+def test_a_missing_file_a_folder_and_a_huge_file_are_named(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"There is no file study\.yaml"):
+        read_study(file)
+    with pytest.raises(ConfigError, match="Cannot read"):
+        read_study(tmp_path)
+    (problem,) = problems(file, "#" * 1_000_001)
+    assert problem == "study.yaml has 1,000,001 bytes: a study is a short file; is it the right one?"
+
+
+def test_flags_win_over_the_file(file: Path) -> None:
+    file.write_text("task: sst2\nmethods: [probe]\nepochs: 9\nthreads: 4\nexecution: {device: cpu}\nseeds: 2\n")
+    study = read_study(file, {"steps": 5, "seeds": (7,), "device": "auto", "methods": ["whole"]})
+    assert (study.steps, study.epochs, study.seeds) == ((5,), None, (7,))
+    assert (study.execution.device, study.execution.threads) == ("auto", 4)
+    assert [entry.name for entry in study.methods] == ["whole"]
+
+
+def test_a_wrong_flag_is_named_as_a_flag(file: Path) -> None:
+    assert problems(file, "task: sst2\nmethods: [probe]\nbatch-size: x\n", batch_size=(0,), threads=0) == [
+        "--batch-size: 'batch_size' must be at least 1, not 0",
+        "--threads: 'threads' must be at least 1, not 0",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read_study(None, {"task": ("sst2",), "methods": ["prob"]})
+    assert caught.value.problems == (
+        "--methods: No method is called 'prob': did you mean probe? See `adaptlab list methods`.",
+    )
+
+
+def test_the_home_folder_may_be_written_short(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.csv").write_text("text,label\n")
+    (tmp_path / "model").mkdir()
+    file.write_text("task: [{name: ~/my.csv}]\nmodel: ~/model\nmethods: [probe]\ndata-root: ~/data\n")
+    study = read_study(file)
+    assert study.task[0].name == f"{tmp_path}/my.csv"
+    assert study.model[0].id == f"{tmp_path}/model"
+    assert study.execution.data_root == f"{tmp_path}/data"
+
+
+def test_a_written_study_is_read_again(file: Path) -> None:
+    study = StudyConfig.model_validate({"task": "sst2", "methods": [{"name": "probe", "r": [2, 4]}], "steps": 5})
+    write_study(file, study)
+    assert read_study(file) == study
+
+
+def test_reading_and_expanding_a_study_imports_no_torch(file: Path) -> None:
+    file.write_text("task: sst2\nmethods: [head]\n")
+    program = """
+import sys
+from adaptlab.study.document import read_study
+from adaptlab.study.expand import expand
+try:
+    expand(read_study("study.yaml"))
+except Exception as error:
+    print(error)
+print(sorted({"torch", "transformers", "datasets", "pandas", "peft"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_names_in_the_configuration_are_those_of_the_training(file: Path) -> None:
+    """They are written twice, so that reading a study needs no torch."""
+    from typing import get_args
+
+    from adaptlab import config
+    from adaptlab.training import optimizers, schedules
+
+    assert sorted(get_args(config.Optimizer)) == optimizers.names()
+    assert sorted(get_args(config.Schedule)) == schedules.names()

@@ -1,0 +1,214 @@
+"""A study becomes runs: grids, labels, seeds, targets, names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adaptlab.config import RunConfig, StudyConfig
+from adaptlab.errors import ConfigError
+from adaptlab.study.expand import expand, run_name
+
+
+def runs(**keys: Any) -> list[RunConfig]:
+    return expand(StudyConfig.model_validate({"task": "sst2", "seeds": 1, "methods": ["probe"], **keys}))
+
+
+def labels(*methods: Any, **keys: Any) -> list[str]:
+    return [run.method.label for run in runs(methods=list(methods), **keys)]
+
+
+def test_a_study_is_the_product_of_its_axes() -> None:
+    study = runs(
+        task=["sst2", "mrpc"],
+        model=["minilm", "a/b"],
+        methods=["probe", "whole"],
+        seeds=[0, 4],
+        train_examples=[100, "all"],
+        batch_size=[8, 16],
+        max_length=[64, 128],
+        data_seed=[0, 1],
+    )
+    assert len(study) == 2**8
+    assert len({run.model_dump_json() for run in study}) == len(study)
+    assert [run.seed for run in study[:4]] == [0, 4, 0, 4], "seeds vary fastest, so that a method's seeds end together"
+    assert [run.method.name for run in study[:4]] == ["probe", "probe", "whole", "whole"]
+    assert {run.task.name for run in study[: 2**7]} == {"sst2"}
+
+
+def test_every_value_of_a_study_reaches_its_run() -> None:
+    (run,) = runs(
+        task={"name": "my.csv", "text_columns": ["a", "b"], "label_column": "y", "delimiter": ";", "prompt": "p"},
+        model={"id": "a/b", "revision": "main"},
+        train_examples=10,
+        select_examples=20,
+        eval_examples=30,
+        data_seed=7,
+        max_length=64,
+        shots=2,
+        steps=50,
+        batch_size=4,
+        learning_rate=0.5,
+        optimizer="sgd",
+        weight_decay=0.25,
+        schedule="cosine",
+        warmup_ratio=0.5,
+        max_grad_norm=None,
+        eval_every=5,
+        select="last",
+        dtype="float64",
+    )
+    assert run.model.revision == "main"
+    assert run.task.model_dump() == {
+        "name": "my.csv",
+        "train_examples": 10,
+        "select_examples": 20,
+        "eval_examples": 30,
+        "data_seed": 7,
+        "text_columns": ("a", "b"),
+        "label_column": "y",
+        "delimiter": ";",
+        "max_length": 64,
+        "prompt": "p",
+    }
+    assert run.training.model_dump() == {
+        "epochs": 3.0,
+        "steps": 50,
+        "batch_size": 4,
+        "learning_rate": 0.5,
+        "optimizer": "sgd",
+        "weight_decay": 0.25,
+        "schedule": "cosine",
+        "warmup_ratio": 0.5,
+        "max_grad_norm": None,
+        "eval_every": 5,
+        "select": "last",
+        "dtype": "float64",
+    }
+    assert run.shots == 2
+
+
+def test_no_key_of_a_run_is_left_out_above() -> None:
+    """A field that is added to the configs and forgotten in expand would silently keep its default."""
+    from adaptlab.config import TaskConfig, TrainingConfig
+
+    assert len(TaskConfig.model_fields) == 10
+    assert len(TrainingConfig.model_fields) == 12
+    assert len(RunConfig.model_fields) == 8
+
+
+@pytest.mark.parametrize(("given", "seeds"), [(3, [0, 1, 2]), ([5], [5]), ([0, 2], [0, 2]), ([1, 1], [1])])
+def test_a_number_of_seeds_counts_and_a_list_names_them(given: Any, seeds: list[int]) -> None:
+    assert [run.seed for run in runs(seeds=given)] == seeds
+
+
+def test_a_list_where_a_value_stands_makes_a_grid() -> None:
+    study = runs(methods=[{"name": "probe", "r": [4, 8], "alpha": [1, 2]}])
+    assert [run.method.options for run in study] == [{"r": r, "lora_alpha": alpha} for r in (4, 8) for alpha in (1, 2)]
+
+
+def test_where_the_option_is_a_list_only_a_list_of_lists_is_a_grid() -> None:
+    assert [run.method.options for run in runs(methods=[{"name": "probe", "layers": [0, 1]}])] == [{"layers": [0, 1]}]
+    grid = runs(methods=[{"name": "probe", "layers": [[0], [0, 1]]}])
+    assert [run.method.options for run in grid] == [{"layers": [0]}, {"layers": [0, 1]}]
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        (["probe"], ["probe"]),
+        ([{"name": "probe", "r": 4}], ["probe"]),
+        ([{"name": "probe", "r": [4, 16]}], ["probe-r4", "probe-r16"]),
+        ([{"name": "probe", "r": [4, 16], "alpha": 2}], ["probe-r4", "probe-r16"]),
+        (["probe", {"name": "probe", "r": 4}], ["probe-r8", "probe-r4"]),
+        ([{"name": "probe", "r": 4, "alpha": [0.5, 32]}], ["probe-alpha0.5", "probe-alpha32"]),
+        ([{"name": "probe", "use_dora": [True, False]}], ["probe-use_dora", "probe-no-use_dora"]),
+        ([{"name": "probe", "bias": ["none", "all"]}], ["probe-bias-none", "probe-bias-all"]),
+        ([{"name": "probe", "layers": [[0], [0, 1]]}], ["probe-layers-0", "probe-layers-0+1"]),
+        ([{"name": "probe", "learning-rate": [1e-4, 2.5e-3]}], ["probe-lr1e-4", "probe-lr2.5e-3"]),
+        ([{"name": "probe", "learning_rate": ["auto", 1]}], ["probe-lr-auto", "probe-lr1e0"]),
+        ([{"name": "probe", "targets": [["query"], ["query", "value"]]}], ["probe-query", "probe-query+value"]),
+        ([{"name": "probe", "head": ["trained", "frozen"]}], ["probe-head-trained", "probe-head-frozen"]),
+        ([{"name": "probe", "label": "mine"}, "probe"], ["mine"]),  # the same variant: the user's word stays
+        ([{"name": "probe", "label": "big", "r": 64}, "probe"], ["big", "probe"]),
+        ([{"name": "probe", "label": "mine", "r": [1, 2]}], ["mine-r1", "mine-r2"]),
+        (["probe", "whole"], ["probe", "whole"]),
+    ],
+)
+def test_labels_tell_what_varies_and_nothing_else(methods: list[Any], expected: list[str]) -> None:
+    assert labels(*methods) == expected
+
+
+def test_rates_of_the_whole_study_are_told_too() -> None:
+    assert labels("probe", "whole", learning_rate=[1e-3, 1e-2]) == [
+        "probe-lr1e-3",
+        "probe-lr1e-2",
+        "whole-lr1e-3",
+        "whole-lr1e-2",
+    ]
+
+
+def test_an_axis_of_training_needs_no_label() -> None:
+    assert labels("probe", batch_size=[8, 16]) == ["probe", "probe"]
+
+
+def test_a_methods_own_rate_wins_over_the_studys() -> None:
+    study = runs(methods=[{"name": "probe", "learning-rate": [1e-4, 1e-3]}, "whole"], learning_rate=0.5)
+    assert [run.training.learning_rate for run in study] == [1e-4, 1e-3, 0.5]
+
+
+def test_a_default_written_out_is_no_second_run() -> None:
+    assert labels("probe", {"name": "probe", "r": 8, "lora_alpha": 16.0}, "probe") == ["probe"]
+
+
+def test_targets_of_the_study_reach_methods_that_sit_at_layers() -> None:
+    study = runs(
+        methods=["probe", "whole", {"name": "probe", "label": "own", "targets": "mlp"}], targets=["query", "value"]
+    )
+    assert [run.method.targets for run in study] == [("query", "value"), None, "mlp"]
+
+
+def test_every_problem_of_every_method_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        runs(
+            methods=[
+                "prob",
+                {"name": "probe", "rr": 1, "alpha": 1, "lora_alpha": 2},
+                {"name": "probe", "r": ["x", 0, 5], "use_dora": "perhaps", "bias": 5},
+                {"name": "whole", "r": 3},
+                {"name": "probe", "r": []},
+            ]
+        )
+    assert caught.value.problems == (
+        "No method is called 'prob': did you mean probe? See `adaptlab list methods`.",
+        "unknown key 'probe.rr': did you mean 'r'?",
+        "'probe.alpha' is another name of 'lora_alpha': give one of the two",
+        "'probe.r' must be a whole number, not 'x'",
+        "'probe.use_dora' must be true or false, not 'perhaps'",
+        "'probe.bias' must be a text, not 5",
+        "'probe.r' must be at least 1, not 0",
+        "unknown key 'whole.r': allowed are head, label, learning_rate, targets",
+        "'probe.r' has no value: give at least one",
+    )
+
+
+def test_one_label_for_two_variants_is_refused() -> None:
+    with pytest.raises(ConfigError, match="label 'probe-r4' stands for two different variants"):
+        labels({"name": "probe", "label": "probe-r4", "r": 2}, {"name": "probe", "r": [4, 8]})
+
+
+def test_a_runs_name_says_task_method_seed_and_id() -> None:
+    assert run_name("sst2", "lora-r4", 3, "0123456789abcdef") == "sst2-lora-r4-s3-01234567"
+    assert run_name("/home/ada/my reviews.tsv.gz", "lora", 0, "01234567") == "my-reviews-lora-s0-01234567"
+    assert run_name("./data/", "lora", 0, "01234567") == "data-lora-s0-01234567"
+
+
+@pytest.mark.parametrize("text", ["../../etc/passwd", "..", "/", "a/../..", "x" * 500, "\n\x00", "ü ö", "con:", "-rf"])
+def test_no_name_leaves_the_folder_or_breaks_it(text: str) -> None:
+    for name in (run_name(text, "lora", 0, "01234567"), run_name("sst2", text, 0, "01234567")):
+        assert "/" not in name
+        assert not name.startswith((".", "-"))
+        assert len(name) < 200
+        assert name.isascii()
+        assert name.isprintable()
