@@ -14,7 +14,7 @@ from adaptlab.models._base import Layout
 
 class Options(MethodOptions):
     parameters: str | tuple[str, ...] = Field(
-        description=r"regular expressions, searched in parameter names, e.g. 'layer\.5\..*weight'"
+        description="regular expressions, searched in parameter names", examples=["[Nn]orm|ln_", r"layer\.5\..*weight"]
     )
 
     @field_validator("parameters")
