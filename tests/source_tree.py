@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +46,7 @@ def modules(source: Path = SOURCE) -> dict[str, Path]:
 def imports_of(module: str, known: dict[str, Path]) -> list[Import]:
     """Every import statement of ``module``; ``from package import submodule`` names the submodule."""
     found = []
-    for node, when in _walk(ast.parse(known[module].read_text(encoding="utf-8")), "module"):
+    for node, when in _statements(known[module]):
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -80,6 +81,11 @@ def functions(path: Path) -> Iterator[tuple[str, int, int]]:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             assert node.end_lineno is not None
             yield node.name, first, node.end_lineno - first + 1
+
+
+@cache
+def _statements(path: Path) -> list[tuple[ast.AST, When]]:
+    return list(_walk(ast.parse(path.read_text(encoding="utf-8")), "module"))
 
 
 def _walk(node: ast.AST, when: When) -> Iterator[tuple[ast.AST, When]]:

@@ -15,8 +15,6 @@ TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".jsonl", ".csv
 MACHINE_PATH = re.compile(
     r"(?<![\w.$}<>~/-])/(?:home/(?!adam?\b)|root/|Users/|work/|mnt/|tmp/|opt/|srv/|var/)[\w.@-]+|\b[A-Z]:\\\\?Users\b"
 )
-    r"(?<![\w.$}<>~/-])/(?:home|root|Users|work|mnt|tmp|opt|srv|var)/[\w.@-]+|\b[A-Z]:\\\\?Users\b"
-)
 DRAWERS = re.compile(r"(^|/)(utils|util|common|helpers|misc)(\.py|/)|manager[^/]*\.py$")
 PROMISES = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError|assert True$", re.MULTILINE)
 
