@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from adaptlab.config import StudyConfig
+from adaptlab.config import ModelConfig, StudyConfig
 from adaptlab.errors import ConfigError
-from adaptlab.study.document import read_study, write_study
+from adaptlab.study.document import Flags, read_study, write_study
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("study.yaml")
 
 
-def problems(file: Path, text: str | bytes, **overrides: Any) -> list[str]:
+def problems(file: Path, text: str | bytes, **flags: Any) -> list[str]:
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
-        read_study(file, overrides)
+        read_study(file, Flags(study=flags))
     return list(caught.value.problems)
 
 
@@ -182,7 +182,7 @@ def test_a_missing_file_a_folder_and_a_huge_file_are_named(file: Path, tmp_path:
 
 def test_flags_win_over_the_file(file: Path) -> None:
     file.write_text("task: sst2\nmethods: [probe]\nepochs: 9\nthreads: 4\nexecution: {device: cpu}\nseeds: 2\n")
-    study = read_study(file, {"steps": 5, "seeds": (7,), "device": "auto", "methods": ["whole"]})
+    study = read_study(file, Flags(study={"steps": 5, "seeds": (7,), "device": "auto", "methods": ["whole"]}))
     assert (study.steps, study.epochs, study.seeds) == ((5,), None, (7,))
     assert (study.execution.device, study.execution.threads) == ("auto", 4)
     assert [entry.name for entry in study.methods] == ["whole"]
@@ -190,13 +190,42 @@ def test_flags_win_over_the_file(file: Path) -> None:
 
 def test_a_wrong_flag_is_named_as_a_flag(file: Path) -> None:
     assert problems(file, "task: sst2\nmethods: [probe]\nbatch-size: x\n", batch_size=(0,), threads=0) == [
-        "--batch-size: 'batch_size' must be at least 1, not 0",
-        "--threads: 'threads' must be at least 1, not 0",
+        "--batch-size must be at least 1, not 0",
+        "--threads must be at least 1, not 0",
     ]
     with pytest.raises(ConfigError) as caught:
-        read_study(None, {"task": ("sst2",), "methods": ["prob"]})
+        read_study(None, Flags(study={"task": ("sst2",), "methods": ["prob"]}))
     assert caught.value.problems == (
         "--methods: No method is called 'prob': did you mean probe? See `adaptlab list methods`.",
+    )
+
+
+def test_flags_about_entries_reach_every_entry(file: Path) -> None:
+    file.write_text("task: sst2\nmethods: [probe, {name: probe, label: b, alpha: 2}, whole]\nmodel: {id: a/b}\n")
+    flags = Flags(
+        task={"label_column": "y"},
+        model={"allow_pickle": True},
+        methods={"probe": {"r": [1, 2], "learning_rate": [0.5]}},
+    )
+    study = read_study(file, flags)
+    assert study.task[0].label_column == "y"
+    assert (study.model[0].id, study.model[0].allow_pickle) == ("a/b", True)
+    assert [entry.options for entry in study.methods] == [{"r": [1, 2]}, {"alpha": 2, "r": [1, 2]}, {}]
+    assert [entry.learning_rate for entry in study.methods] == [(0.5,), (0.5,), None]
+    assert read_study(None, Flags(study={"task": "sst2", "methods": "probe"}, model={"allow_pickle": True})).model[
+        0
+    ] == ModelConfig(id="minilm", allow_pickle=True)
+
+
+def test_wrong_options_on_the_command_line_are_named_as_such(file: Path) -> None:
+    file.write_text("task: sst2\nmethods: [whole, {name: probe, r: x}]\n")
+    with pytest.raises(ConfigError) as caught:
+        read_study(file, Flags(methods={"probe": {"r": 0, "rank": 1}, "lora": {"r": 1}}, task={"delimiter": 5}))
+    assert caught.value.problems == (
+        "--set lora.r: the study's methods are whole, probe",
+        "--delimiter must be a text, not 5",
+        "--set: unknown key 'probe.rank': allowed are alpha, bias, head, label, layers, learning_rate, lora_alpha, "
+        "r, targets, use_dora",
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,27 +37,44 @@ _ALLOWED = {
 }
 
 
-def read_study(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
-    """The study of a YAML file, with ``overrides`` (flags, under the names of ``StudyConfig``) put over it.
+@dataclass(frozen=True)
+class Flags:
+    """What the command line puts over a file. Keys are those of the configs, in snake case.
+
+    Attributes:
+        study: keys of ``StudyConfig`` and of ``ExecutionConfig``; each replaces the file's.
+        task, model: keys that every entry of ``task`` or ``model`` gets.
+        methods: options that every entry of a method gets, by the method's name.
+    """
+
+    study: Mapping[str, Any] = field(default_factory=dict)
+    task: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def read_study(path: Path | str | None, flags: Flags | None = None) -> StudyConfig:
+    """The study of a YAML file with ``flags`` put over it.
 
     The keys of ``execution`` may stand beside the others. ``~`` in a path is the home folder.
 
     Args:
-        path: ``None`` for a study that is made of ``overrides`` alone.
+        path: ``None`` for a study that is made of flags alone.
 
     Raises:
         ConfigError: the file cannot be read, or something in it is wrong: every problem, a sentence each, as
             ``study.yaml:12: unknown key 'sedes': did you mean 'seeds'?``.
     """
+    flags = flags or Flags()
     document, lines = ({}, {}) if path is None else _load(Path(path))
-    given = _normal(overrides or {})
-    _drop_rival_length(document, given)
-    merged = _with_execution({**document, **given}, given)
-    study, problems = check_study(merged)
-    if problems:
-        name = "" if path is None else str(path)
-        raise ConfigError(sentence for _, sentence in sorted(_located(one, name, lines, given) for one in problems))
-    assert study is not None
+    places = _Places("" if path is None else str(path), lines, {(key,): _flag(key) for key in flags.study})
+    _drop_rival_length(document, flags.study)
+    document = _with_execution({**document, **flags.study}, flags.study)
+    problems = _add_to_entries(document, flags, places)
+    study, found = check_study(document)
+    problems += found
+    if problems or study is None:
+        raise ConfigError(sentence for _, sentence in sorted(map(places.located, problems), key=itemgetter(0)))
     return study
 
 
@@ -84,9 +103,9 @@ def check_study(document: Mapping[str, Any]) -> tuple[StudyConfig | None, list[P
 def _entries(kind: type[Any], name: str, value: Any) -> list[tuple[int, Any]]:
     """The entries of ``methods``, ``task`` or ``model`` that can be read, with their index, however bad the others."""
     found = []
-    for index, item in enumerate(value if isinstance(value, (list, tuple)) else [] if value is None else [value]):
+    for index, item in enumerate(_as_entries(value, name)):
         try:
-            found.append((index, kind.model_validate({name: item} if isinstance(item, str) else item)))
+            found.append((index, kind.model_validate(item)))
         except ValidationError:
             continue  # StudyConfig's own validation names it
     return found
@@ -155,20 +174,64 @@ def _collect_lines(node: Node, where: Where, lines: dict[Where, int], path: str)
             _collect_lines(item, (*where, index), lines, path)
 
 
-def _located(problem: Problem, path: str, lines: Mapping[Where, int], given: Mapping[str, Any]) -> tuple[int, str]:
-    """The line, and the sentence behind the place where a person finds its cause: a flag, or a line of the file."""
-    where = problem.where
-    if where and where[0] == "execution" and where not in lines:
-        where = where[1:]  # written beside the others
-    if where and where[0] in given:
-        return 0, f"--{str(where[0]).replace('_', '-')}: {problem.message}"
-    if not path:
-        return 0, problem.message
-    # A single entry may stand without its list, and a missing key has only its parent's line.
-    while where and where not in lines:
-        without_index = tuple(part for part in where if not isinstance(part, int))
-        where = without_index if without_index in lines else where[:-1]
-    return (lines[where], f"{path}:{lines[where]}: {problem.message}") if where else (0, f"{path}: {problem.message}")
+@dataclass
+class _Places:
+    """Where a person finds what a problem is about: a flag, or a line of the file."""
+
+    path: str
+    lines: Mapping[Where, int]
+    flags: dict[Where, str]
+
+    def located(self, problem: Problem) -> tuple[int, str]:
+        """The line (0: none) and the whole sentence."""
+        where, message = problem
+        if where and where[0] == "execution" and where not in self.lines:
+            where = where[1:]  # written beside the others
+        flag = next((self.flags[where[:n]] for n in range(len(where), 0, -1) if where[:n] in self.flags), None)
+        if flag is not None:
+            quoted = f"'{next(part for part in reversed(where) if isinstance(part, str))}'"
+            return 0, flag + (message.removeprefix(quoted) if message.startswith(quoted) else f": {message}")
+        # A single entry may stand without its list, and a missing key has only its parent's line.
+        while where and where not in self.lines:
+            without_index = tuple(part for part in where if not isinstance(part, int))
+            where = without_index if without_index in self.lines else where[:-1]
+        if where:
+            return self.lines[where], f"{self.path}:{self.lines[where]}: {message}"
+        return 0, f"{self.path}: {message}" if self.path else message
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _add_to_entries(document: dict[str, Any], flags: Flags, places: _Places) -> list[Problem]:
+    """Put the flags about single tasks, models and methods into the entries that they are about."""
+    for key, name, added in (("task", "name", flags.task), ("model", "id", flags.model)):
+        if not added:
+            continue
+        default = [entry.model_dump() for entry in StudyConfig.model_fields[key].default] if key == "model" else []
+        entries = _as_entries(document.get(key, default), name)
+        document[key] = [{**_normal(entry), **added} if isinstance(entry, dict) else entry for entry in entries]
+        places.flags |= {(key, index, part): _flag(part) for index in range(len(entries)) for part in added}
+    problems = []
+    entries = _as_entries(document.get("methods"), "name")
+    for method, options in flags.methods.items():
+        mine = [n for n, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == method]
+        if not mine:
+            names = ", ".join(str(entry.get("name")) for entry in entries if isinstance(entry, dict)) or "none"
+            problems.append(Problem((), f"--set {method}.{next(iter(options))}: the study's methods are {names}"))
+        for index in mine:
+            entries[index] = {**_normal(entries[index]), **options}
+            places.flags |= {("methods", index, option): "--set" for option in options}
+    if flags.methods:
+        document["methods"] = entries
+    return problems
+
+
+def _as_entries(value: Any, name: str) -> list[Any]:
+    """A list of mappings, where it can be made one."""
+    items = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    return [{name: item} if isinstance(item, str) else item for item in items]
 
 
 def _normal(document: Mapping[Any, Any]) -> dict[str, Any]:
