@@ -90,11 +90,9 @@ class PeftMethod(Method):
         """The modules that adapters go to.
 
         Raises:
-            ConfigError: a target matches nothing, is the trained head, or shares its weight with another module.
+            ConfigError: a target matches nothing, is the trained head, or is the same weight as another.
         """
-        row = self.row
-        targets = setup.targets or row.family_targets.get(layout.family, row.targets)
-        names = resolve_targets(layout, targets, row.layer_kinds)
+        names = resolve_targets(layout, self._targets(layout, setup), self.row.layer_kinds)
         head = set(layout.words.get("head", ()))
         if setup.head == "adapted":
             names = tuple(dict.fromkeys((*names, *layout.words.get("head", ()))))
@@ -104,11 +102,11 @@ class PeftMethod(Method):
                 f"leave it out, or use --head adapted."
             )
         for group in layout.tied:
-            both = sorted(set(group) & set(names))
-            if both:
+            both = [name for name in group if name in names]
+            if len(both) > 1:
                 raise ConfigError(
-                    f"The target {both[0]} shares its weight with {', '.join(n for n in group if n != both[0])}, so "
-                    f"that an adapter on it cannot be merged truly: leave the embeddings out."
+                    f"The targets {' and '.join(both)} are one weight, which two adapters cannot change without a "
+                    f"merge going wrong: name only one of them."
                 )
         return names
 
@@ -123,7 +121,9 @@ class PeftMethod(Method):
             head = {}
         for parameter in (*trained.values(), *head.values()):
             parameter.requires_grad_(True)
-        notes = fused_notes(layout, setup.targets or self.row.family_targets.get(layout.family, self.row.targets))
+        notes = fused_notes(layout, self._targets(layout, setup)) + _tied_notes(
+            layout, self.target_names(layout, setup)
+        )
         if setup.head == "frozen" and layout.head:
             notes.append(FROZEN_HEAD)
         return Attached(wrapped, layout, self, setup, parameters=trained, head=head, warnings=notes)
@@ -150,6 +150,9 @@ class PeftMethod(Method):
         wanted = {**get_peft_model_state_dict(model, save_embedding_layers=False), **_adapted_head(model, attached)}
         check_shapes(wanted, state, folder)
         set_peft_model_state_dict(model, {name: state[name] for name in wanted})
+
+    def _targets(self, layout: Layout, setup: Setup) -> str | tuple[str, ...]:
+        return setup.targets or self.row.family_targets.get(layout.family, self.row.targets)
 
     def _config(self, layout: Layout, setup: Setup) -> Any:
         """PEFT's own configuration for this model."""
@@ -186,6 +189,16 @@ def _split(wrapped: Any, layout: Layout) -> tuple[dict[str, nn.Parameter], dict[
             saved = name.replace(f".{_ADAPTER}.", ".").removesuffix(f".{_ADAPTER}")
             trained[saved] = parameter
     return trained, head
+
+
+def _tied_notes(layout: Layout, names: tuple[str, ...]) -> list[str]:
+    shared = {name: [n for n in group if n != name] for group in layout.tied for name in group}
+    return [
+        f"The target {name} shares its weight with {', '.join(shared[name])}, which the adapter does not change: "
+        f"merging it would."
+        for name in names
+        if name in shared
+    ]
 
 
 def _adapted_head(wrapped: Any, attached: Attached) -> dict[str, Any]:
