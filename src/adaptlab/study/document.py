@@ -219,7 +219,8 @@ def _add_to_entries(document: dict[str, Any], flags: Flags, places: _Places) -> 
         mine = [n for n, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == method]
         if not mine:
             names = ", ".join(str(entry.get("name")) for entry in entries if isinstance(entry, dict)) or "none"
-            problems.append(Problem((), f"--set {method}.{next(iter(options))}: the study's methods are {names}"))
+            places.flags["--set", method] = f"--set {method}.{next(iter(options))}"
+            problems.append(Problem(("--set", method), f"the study's methods are {names}"))
         for index in mine:
             entries[index] = {**_normal(entries[index]), **options}
             places.flags |= {("methods", index, option): "--set" for option in options}
