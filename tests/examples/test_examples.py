@@ -1,0 +1,60 @@
+"""Every study under examples/ is valid, is what its first line says, and runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adaptlab import api
+from adaptlab.study.document import Flags, read_study
+from adaptlab.study.expand import expand
+from tests.source_tree import REPOSITORY
+
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
+RUNS = {"demo": 10, "glue-small": 45, "lora-ranks": 27, "training-set-size": 36}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_valid_and_as_large_as_expected(path: Path) -> None:
+    assert len(expand(read_study(path))) == RUNS[path.stem]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_validate_accepts_an_example(path: Path) -> None:
+    command = [sys.executable, "-m", "adaptlab.cli.main", "validate", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_names_the_command_that_runs_it(path: Path) -> None:
+    assert re.search(rf"^#   adaptlab compare examples/{path.name} ", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(
+    path: Path, tmp_path: Path, tiny_model_folder: Callable[[str], Path], request: pytest.FixtureRequest
+) -> None:
+    """With a tiny model, few rows and one step, so that every method and option in it is really used."""
+    small = {
+        "model": str(tiny_model_folder("bert")),
+        "seeds": [0],
+        "train_examples": [200],
+        "select_examples": 20,
+        "eval_examples": 20,
+        "steps": 1,
+        "keep_weights": "none",
+    }
+    if path.stem.startswith("glue"):
+        small["data_root"] = str(request.getfixturevalue("data_root"))
+    study = read_study(path, Flags(study=small))
+    result = api.compare(study, out=tmp_path / "study")
+    assert not result.failed
+    assert {record.status for record in result.records} == {"finished"}
+    assert result.page is not None
+    assert result.page.stat().st_size > 0
