@@ -169,7 +169,9 @@ def record_of(run: Run) -> Record:
         ),
         metrics={"validation": {metric: score, "loss": round(1.2 - score, 4), "n": ITEMS}} if done else {},
         primary=Primary(name=metric, value=score, stderr=0.016, n=ITEMS, evaluation_set="validation") if done else None,
-        parameters=Parameters(trainable=run.made.trainable, head=770, total=22_713_986 + run.made.trainable % 22_565_376),
+        parameters=Parameters(
+            trainable=run.made.trainable, head=770, total=22_713_986 + run.made.trainable % 22_565_376
+        ),
         cost=Cost(
             load_seconds=0.8,
             train_seconds=round(seconds, 3) if done else None,
@@ -238,16 +240,16 @@ def damage(folder: Path) -> dict[str, str]:
     whole = next((folder / "runs").glob("*/record.json")).read_text()
     document = json.loads(whole)
     contents: dict[str, tuple[str | None, str]] = {
-        "half-written": (whole[: len(whole) // 2], "half written"),
-        "empty": ("", "half written"),
-        "binary": ("\x00\x01\x02", "half written"),
-        "a-list": ("[]", "not an object"),
+        "half-written": (whole[: len(whole) // 2], "cut off"),
+        "empty": ("", "cut off"),
+        "binary": ("\x00\x01\x02", "cut off"),
+        "a-list": ("[]", "schema None"),
         "old-schema": (json.dumps(document | {"schema": 0}), "schema 0"),
         "new-schema": (json.dumps(document | {"schema": 99, "id": "x"}), "schema 99"),
         "no-schema-of-ours": (json.dumps({"epoch": 3, "eval_accuracy": 0.9}), "schema None"),
         "wrong-type": (json.dumps(document | {"metrics": "good"}), "metrics"),
         "field-missing": (json.dumps({k: v for k, v in document.items() if k != "status"}), "status"),
-        "no-record": (None, "no record yet"),
+        "no-record": (None, "not there yet"),
     }
     for name, (content, _) in contents.items():
         (folder / "runs" / name).mkdir()

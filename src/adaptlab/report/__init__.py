@@ -47,7 +47,13 @@ def write_report(study_folders: Sequence[Path], *, out: Path | None = None, figu
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    paths = ReportPaths(*(folder / name for name in ("index.html", "results.csv", "results.md", "results.tex")))
+    paths = ReportPaths(
+        page=folder / "index.html",
+        csv=folder / "results.csv",
+        markdown=folder / "results.md",
+        latex=folder / "results.tex",
+        figures=_figures(selection, folder) if figures else (),
+    )
     for path, text in (
         (paths.csv, results_csv(selection.rows)),
         (paths.markdown, markdown(selection)),
@@ -55,7 +61,7 @@ def write_report(study_folders: Sequence[Path], *, out: Path | None = None, figu
         (paths.page, page(selection)),
     ):
         write_atomically(path, text.encode())
-    return ReportPaths(paths.page, paths.csv, paths.markdown, paths.latex, _figures(selection, folder) if figures else ())
+    return paths
 
 
 def _figures(selection: Selection, folder: Path) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adaptlab.report.charts._base import NothingToDraw, groups, in_order, methods_of, themed
+from adaptlab.report.charts._base import NothingToDrawError, groups, in_order, methods_of, themed
 from adaptlab.report.page import VEGA_LITE
 from adaptlab.report.select import Selection
 from adaptlab.runs.files import cannot_write, write_atomically
@@ -33,7 +33,7 @@ def write_figures(selection: Selection, folder: Path) -> tuple[Path, ...]:
         for chart in in_order():
             try:
                 spec = themed(chart.draw(rows, methods=methods))
-            except NothingToDraw:
+            except NothingToDrawError:
                 continue
             for kind, render in _renderers().items():
                 path = folder / f"{_file_name(task, model, chart.name)}.{kind}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from adaptlab.report._html import Content, Html, element, join, json_script
 from adaptlab.report.answer import answer
-from adaptlab.report.charts._base import COLOURS, NothingToDraw, config, groups, in_order, methods_of
+from adaptlab.report.charts._base import COLOURS, NothingToDrawError, config, groups, in_order, methods_of
 from adaptlab.report.select import Problem, RunRow, Selection, curve_problems
 from adaptlab.report.tables import Entry, Grid, machine_letters, machine_text, number_text, results_grid, seconds_text
 
@@ -54,7 +54,7 @@ def page(selection: Selection) -> str:
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=_policy(scripts)),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{' + '.join(selection.studies)} – adaptlab"),
+        element("title", f"{' + '.join(selection.studies)}, adaptlab"),
         element("style", Html(_asset("page.css"))),
     )
     written = [element("script", Html(script)) for script in scripts]
@@ -75,7 +75,7 @@ def _libraries() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     return f"{{{bundle}}}".replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -190,18 +190,19 @@ def _charts(rows: Sequence[RunRow]) -> tuple[list[dict[str, Any]], Html | None]:
     names = [f"{task} · {model}" if several_models else task for task, model in grouped]
     places = []
     for name, group in zip(names, grouped.values(), strict=True):
-        figures = []
+        figures: list[Html] = []
         for chart in in_order():
             try:
                 specs.append(chart.draw(group, methods=methods).to_dict())
-            except NothingToDraw as nothing:
+            except NothingToDrawError as nothing:
                 place = element("p", str(nothing), class_="chart empty")
             else:
                 label = f"{chart.title}, {name}. {chart.caption(group)}"
                 drawn = {"data_spec": str(len(specs) - 1), "data_name": f"{name}-{chart.name}"}
                 place = element("div", class_="chart", role="figure", aria_label=label, **drawn)
             caption = element("figcaption", chart.caption(group))
-            figures.append(element("figure", element("h3", chart.title), place, caption, class_=None if figures else "first"))
+            first = None if figures else "first"
+            figures.append(element("figure", element("h3", chart.title), place, caption, class_=first))
         places.append(element("div", figures, class_="charts", data_group=name))
     options = [element("option", name, value=name) for name in names]
     chooser = element("label", "Charts of", element("select", options, id="group"), class_="chooser")
@@ -225,7 +226,7 @@ def _unfinished(rows: Sequence[RunRow]) -> Html | None:
     head = [element("th", title, scope="col") for title in ("run", "status", "why")]
     table = element(
         "table",
-        element("caption", "They count as no score in every mean; the rest of each is under “Every run”."),
+        element("caption", "They are in no mean. What else is known of each stands under Every run."),
         element("thead", element("tr", head)),
         element("tbody", lines),
     )
@@ -261,9 +262,10 @@ def _run(row: RunRow) -> Html:
         element("span", score, class_="figure"),
         element("span", f"{seconds_text(seconds)} s" if seconds is not None else "", class_="figure muted"),
     )
+    warnings = element("ul", [element("li", warning) for warning in row.warnings])
     parts = [
         _error(row),
-        _part("Warnings", element("ul", [element("li", warning) for warning in row.warnings])) if row.warnings else None,
+        _part("Warnings", warnings) if row.warnings else None,
         _part("Scores", _metrics(row)) if row.metrics else None,
         _part("Parameters and cost", element("pre", _lines(_figures(row)))),
         _part("Configuration", element("pre", _lines(row.resolved))),
@@ -290,7 +292,8 @@ def _metrics(row: RunRow) -> Html:
     for name, metrics in row.metrics.items():
         size = element("td", f"{metrics['n']:,.0f}" if "n" in metrics else "", class_="number")
         figures = [
-            element("td", number_text(metrics[metric]) if metric in metrics else "", class_="number") for metric in names
+            element("td", number_text(metrics[metric]) if metric in metrics else "", class_="number")
+            for metric in names
         ]
         lines.append(element("tr", element("th", name, scope="row"), size, figures))
     table = element("table", element("thead", element("tr", head)), element("tbody", lines))
@@ -361,13 +364,13 @@ MEASURED = (
     (
         "Score",
         "The task's primary metric on the report rows, which are looked at once, at the end. The learning rate and the "
-        "checkpoint are chosen on other rows. Mean and sample standard deviation (divisor n − 1) are over seeds; a seed "
-        "decides data order, initial values and dropout.",
+        "checkpoint are chosen on other rows. Mean and sample standard deviation (divisor n - 1) are over seeds; a "
+        "seed decides data order, initial values and dropout.",
     ),
     (
         "Interval",
-        "Student's t interval of the mean over seeds, 95 %. It says where the mean of more seeds would lie, and nothing "
-        "about other data.",
+        "Student's t interval of the mean over seeds, 95 %. It says where the mean of many more seeds would lie, and "
+        "nothing about other data.",
     ),
     (
         "Trained parameters",
@@ -377,8 +380,9 @@ MEASURED = (
     (
         "Training time",
         "Wall clock of the optimiser's steps of one run, without loading, evaluation and writing. Clocks compare only "
-        "between runs with the same device, number of threads and torch version. Fewer trained parameters save optimiser "
-        "work and the gradients of frozen weights, but the forward pass stays whole: so a small method need not be faster.",
+        "between runs with the same device, number of threads and torch version. Fewer trained parameters save "
+        "optimiser work and the gradients of frozen weights, but the forward pass stays whole: so a small method need "
+        "not be faster.",
     ),
     (
         "Learning curves",

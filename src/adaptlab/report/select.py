@@ -13,11 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from adaptlab.errors import StudyError
+from adaptlab.errors import RecordError, StudyError
 from adaptlab.runs.record import (
-    SCHEMA,
     Cost,
     CurvePoint,
     DataPart,
@@ -28,6 +25,7 @@ from adaptlab.runs.record import (
     Record,
     Status,
 )
+from adaptlab.runs.store import RunFolder, StudyFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A run's evaluations during training, in the order of their steps; ``problem`` when a line was unusable."""
+    """A run's evaluations during training, in the order of their steps; ``problem`` when the file is damaged."""
 
     points: tuple[CurvePoint, ...] = ()
     problem: Problem | None = None
@@ -97,7 +95,7 @@ class RunRow:
     @cached_property
     def curve(self) -> Curve:
         """The learning curve, read when first asked for."""
-        return Curve() if self.folder is None else _read_curve(self.folder / "curve.jsonl", self.study)
+        return Curve() if self.folder is None else _read_curve(self.folder, self.study)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +116,8 @@ def read_studies(folders: Sequence[Path]) -> Selection:
     rows: dict[str, RunRow] = {}
     problems: list[Problem] = []
     for folder in folders:
-        for record_file in _record_files(folder):
-            row = _read_run(record_file, folder)
+        for run in _run_folders(folder):
+            row = _read_run(run, _study_name(folder))
             if isinstance(row, Problem):
                 problems.append(row)
             elif row.id not in rows or (rows[row.id].status != "finished" and row.status == "finished"):
@@ -137,53 +135,36 @@ def _study_name(folder: Path) -> str:
     return folder.resolve().name
 
 
-def _record_files(folder: Path) -> list[Path]:
+def _run_folders(folder: Path) -> list[RunFolder]:
     if not folder.is_dir():
         raise StudyError(f"There is no folder {folder}: give the folder that `adaptlab compare --out` wrote.")
-    runs = folder / "runs"
-    if not runs.is_dir():
-        if (folder / "study.yaml").is_file():
-            return []
+    study = StudyFolder(folder)
+    if not (folder / "runs").is_dir() and not study.study_path.is_file():
         raise StudyError(
             f"{folder} is not a study: it has neither study.yaml nor a folder runs; "
             "give the folder that `adaptlab compare --out` wrote."
         )
-    return [run / "record.json" for run in sorted(runs.iterdir()) if run.is_dir() and not run.name.startswith(".")]
+    return study.runs()
 
 
-def _read_run(file: Path, study: Path) -> RunRow | Problem:
-    where = f"{_study_name(study)}/runs/{file.parent.name}/record.json"
+def _read_run(run: RunFolder, study: str) -> RunRow | Problem:
     try:
-        record = Record.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return Problem(where, "there is no record yet: the run has not started, or its folder was emptied")
-    except OSError as error:
-        return Problem(where, f"it cannot be read: {error.strerror or error}")
-    except ValidationError as error:
-        return Problem(where, _why_invalid(file, error))
-    if record.schema_version != SCHEMA:
-        return Problem(where, _other_schema(record.schema_version))
-    return _row(record, file.parent, _study_name(study))
+        record = run.read_record()
+    except RecordError as error:
+        return _problem(run.record_path, study, error)
+    if record is None:
+        reason = "it is not there yet: the run has not started, or is about to start again"
+        return Problem(_place(run.record_path, study), reason)
+    return _row(record, run.path, study)
 
 
-def _why_invalid(file: Path, error: ValidationError) -> str:
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError:
-        return "it is not whole JSON: the file was damaged or only half written"
-    if not isinstance(document, dict):
-        return "it is not a record: its JSON is not an object"
-    schema = document.get("schema")
-    if schema != SCHEMA:
-        return _other_schema(schema)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"it does not fit record schema {SCHEMA}: {place}: {first['msg']}{more}"
+def _place(file: Path, study: str) -> str:
+    return f"{study}/runs/{file.parent.name}/{file.name}"
 
 
-def _other_schema(schema: object) -> str:
-    return f"it has record schema {schema!r}, this version of adaptlab reads schema {SCHEMA}"
+def _problem(file: Path, study: str, error: RecordError) -> Problem:
+    """The store's sentence, with a path that means the same on every machine."""
+    return Problem(_place(file, study), str(error).replace(str(file), "it", 1).rstrip("."))
 
 
 def _row(record: Record, folder: Path, study: str) -> RunRow:
@@ -217,25 +198,14 @@ def _row(record: Record, folder: Path, study: str) -> RunRow:
     )
 
 
-def _read_curve(file: Path, study: str) -> Curve:
-    where = f"{study}/runs/{file.parent.name}/curve.jsonl"
+def _read_curve(folder: Path, study: str) -> Curve:
+    run = RunFolder(folder)
     try:
-        lines = file.read_bytes().splitlines()
-    except FileNotFoundError:
-        return Curve()
+        return Curve(tuple(run.read_curve()))
+    except RecordError as error:
+        return Curve(problem=_problem(run.curve_path, study, error))
     except OSError as error:
-        return Curve(problem=Problem(where, f"it cannot be read: {error.strerror or error}"))
-    points: dict[int, CurvePoint] = {}
-    damaged = 0
-    for line in lines:
-        try:
-            point = CurvePoint.model_validate_json(line)
-        except ValidationError:
-            damaged += 1
-            continue
-        points[point.step] = point  # a resumed run writes a step again: the later line counts
-    problem = Problem(where, f"{damaged} of {len(lines)} lines are damaged and were left out") if damaged else None
-    return Curve(tuple(points[step] for step in sorted(points)), problem)
+        return Curve(problem=Problem(_place(run.curve_path, study), f"it cannot be read: {error.strerror or error}"))
 
 
 def _with_short_names(rows: list[RunRow]) -> list[RunRow]:

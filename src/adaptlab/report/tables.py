@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from adaptlab.report.select import RunRow, Selection, read_studies
 from adaptlab.report.statistics import AcrossTasks, Cell, Summary, across_tasks, best_variants
 
-NOTHING = "–"
+NOTHING = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +207,14 @@ def machine_text(row: RunRow) -> str:
 def _notes(selection: Selection, variants: Sequence[AcrossTasks], machines: Mapping[str, str]) -> list[str]:
     rows = selection.rows
     if not rows:
-        where = "; see the files named below" if selection.problems else ""
-        notes = [f"No run of this study has left a record yet{where}: `adaptlab compare --out {selection.studies[0]}` runs it."]
+        where = "; the files below could not be read" if selection.problems else ""
+        run = f"`adaptlab compare ... --out {selection.studies[0]}` runs it"
+        notes = [f"No run of this study has left a record yet{where}: {run}."]
     else:
         notes = [
-            "Scores are means ± sample standard deviation over seeds, on rows that neither trained nor selected anything; "
-            "n=1 is a single run, whose spread is unknown. Bold marks the best mean; whether it differs from the next is not tested here."
+            "Scores are means ± sample standard deviation over seeds, on rows that neither trained nor selected "
+            "anything; n=1 is a single run, whose spread is unknown. Bold marks the best mean; whether it differs from "
+            "the next is not tested here."
         ]
         if any(variant.missing for variant in variants) and len({row.task for row in rows}) > 1:
             notes.append("The mean of tasks is formed per seed, from seeds that have every task. " + _missing(variants))
@@ -241,8 +244,14 @@ def terminal_table(folder: Path) -> Table:
     """
     selection = read_studies([folder])
     grid = results_grid(selection)
-    table = Table(title=Text(" + ".join(selection.studies)), caption=Text("\n".join(grid.notes + grid.left_out)), caption_justify="left")
-    for column in grid.columns if grid.lines else ():
+    notes = Text("\n".join(grid.notes + grid.left_out))
+    table = Table(title=Text(" + ".join(selection.studies)), box=box.SIMPLE_HEAD, title_justify="left")
+    if not grid.lines:
+        table.add_column()
+        table.add_row(notes)
+        return table
+    table.caption, table.caption_justify = notes, "left"
+    for column in grid.columns:
         table.add_column(Text(column.title), justify="right" if column.number else "left", overflow="fold")
     for line in grid.lines:
         table.add_row(*(Text(entry.text, style=_style(entry)) for entry in line))
@@ -280,7 +289,7 @@ def _markdown_text(text: str) -> str:
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
 }  # fmt: skip
 
 
@@ -323,7 +332,7 @@ def results_csv(rows: Sequence[RunRow]) -> str:
 
 
 def _csv_line(row: RunRow) -> dict[str, Any]:
-    names = {"study": row.study, "name": row.name, "id": row.id, "status": row.status, "task": row.task}
+    names: dict[str, Any] = {"study": row.study, "name": row.name, "id": row.id, "status": row.status, "task": row.task}
     names |= {"model": row.model, "method": row.method, "seed": row.seed, "data_seed": row.data_seed}
     nested = {
         "primary": row.primary.model_dump() if row.primary else {},

@@ -28,8 +28,8 @@ COLOURS = ("#0173B5", "#A6921E", "#9B5046", "#1FA1AA", "#997BFD", "#8027FF", "#B
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3], [4, 4], [1, 3], [10, 2, 2, 2, 2, 2])
 
-#: Height of a plot in pixels; its width follows the page. ``WIDTH`` is that of figures, and what labels are placed for.
-HEIGHT, WIDTH = 320, 520
+#: Height of a plot in pixels; its width follows the page and is ``WIDTH`` in figures. Labels are placed for a phone's.
+HEIGHT, WIDTH, LABEL_WIDTH = 320, 520, 290
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -55,7 +55,7 @@ class Chart(ABC):
                 those of ``rows``.
 
         Raises:
-            NothingToDraw: no run has what the chart shows; the message says what is missing.
+            NothingToDrawError: no run has what the chart shows; the message says what is missing.
             ValueError: the rows are of several tasks or models, whose scores share no axis (see :func:`groups`).
         """
         if len(groups(rows)) > 1:
@@ -71,7 +71,7 @@ class Chart(ABC):
         """Sentences below the chart: what a point is, how it was measured, what was left out."""
 
 
-class NothingToDraw(Exception):
+class NothingToDrawError(Exception):
     """The rows have nothing that a chart could show; the message is a sentence for the reader."""
 
 
@@ -159,15 +159,17 @@ _PLACES = (
 )  # fmt: skip
 
 
-def place_labels(points: Sequence[tuple[float, float, str]], width: float = WIDTH, height: float = HEIGHT) -> list[Label]:
-    """A place for each text so that texts cover neither each other nor a point, as far as that can be had.
+def place_labels(
+    points: Sequence[tuple[float, float, float, str]], width: float = LABEL_WIDTH, height: float = HEIGHT
+) -> list[Label]:
+    """A place for each text so that texts cover neither each other nor a point or bar, as far as that can be had.
 
     Args:
-        points: (x, y, text), x and y in 0..1 of the plot's width and height, y upwards.
+        points: (x, y, half the length of the error bar, text) in 0..1 of the plot's width and height, y upwards.
     """
-    boxes = [(x * width - 6, (1 - y) * height - 6, x * width + 6, (1 - y) * height + 6) for x, y, _ in points]
+    boxes = [_point_box(x * width, (1 - y) * height, bar * height) for x, y, bar, _ in points]
     chosen = []
-    for own, (x, y, text) in enumerate(points):
+    for own, (x, y, _, text) in enumerate(points):
         costs = []
         for place in _PLACES:
             box = _text_box(x * width + place.dx, (1 - y) * height + place.dy, text, place)
@@ -182,6 +184,11 @@ def place_labels(points: Sequence[tuple[float, float, str]], width: float = WIDT
 
 
 _Box = tuple[float, float, float, float]
+
+
+def _point_box(x: float, y: float, bar: float) -> _Box:
+    high = max(6.0, bar)
+    return (x - 6, y - high, x + 6, y + high)
 
 
 def _text_box(x: float, y: float, text: str, place: Label) -> _Box:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.report.charts._base import HEIGHT, NothingToDraw, cell_label, colour, dash, padded, spread
+from adaptlab.report.charts._base import HEIGHT, NothingToDrawError, cell_label, colour, dash, padded, spread
 from adaptlab.report.select import RunRow
 from adaptlab.report.statistics import Cell, cells, summarise
 from adaptlab.report.tables import score_text
@@ -26,7 +26,7 @@ def curves(rows: Sequence[RunRow], methods: Sequence[str], value_of: ValueOf, ti
     """The chart of ``value_of`` against steps.
 
     Raises:
-        NothingToDraw: no run has a curve with the value.
+        NothingToDrawError: no run has a curve with the value.
     """
     import altair as alt
 
@@ -34,12 +34,14 @@ def curves(rows: Sequence[RunRow], methods: Sequence[str], value_of: ValueOf, ti
     means = [value for cell in found for value in _means(cell, value_of)]
     broken = [value for cell in found for run in cell.runs for value in _broken(run, value_of)]
     if not means and not broken:
-        raise NothingToDraw("No run has a learning curve with this value: `--eval-every N` draws one.")
+        raise NothingToDrawError("No run has a learning curve with this value: `--eval-every N` draws one.")
     everything = means + broken
     domain = padded([v[key] for v in everything for key in ("low", "high")], 0.05)
     scale = alt.Scale(domain=list(domain), nice=False, zero=False)
     y = alt.Y("y:Q", title=title, scale=scale)
-    x = alt.X("step:Q", title="optimiser steps", scale=alt.Scale(domain=[0, max(v["step"] for v in everything)], nice=False))
+    steps = alt.Scale(domain=[0, max(value["step"] for value in everything) or 1], nice=False)
+    x = alt.X("step:Q", title="optimiser steps", scale=steps)
+    bounds = alt.Y("low:Q", title=title, scale=scale)
     base = alt.Chart(alt.Data(values=means)).encode(x=x, detail="label:N")
     tip = [
         alt.Tooltip("label:N", title="method"),
@@ -47,10 +49,10 @@ def curves(rows: Sequence[RunRow], methods: Sequence[str], value_of: ValueOf, ti
         alt.Tooltip("text:N", title=title),
     ]
     layers = [
-        base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=colour(methods)),
+        base.mark_area(opacity=0.16).encode(y=bounds, y2="high:Q", color=colour(methods)),
         base.mark_line(strokeWidth=2).encode(y=y, color=colour(methods), strokeDash=dash(methods)),
         base.mark_point(size=60, filled=True, opacity=0).encode(y=y, color=colour(methods), tooltip=tip),
-        _line_ends(means, domain, y, methods),
+        *_line_ends(means, domain, y, methods),
     ]
     if broken:
         lost = alt.Chart(alt.Data(values=broken)).encode(x=x, y=y, detail="run:N", color=colour(methods))
@@ -102,7 +104,7 @@ def _thinned(steps: Sequence[int]) -> list[int]:
 
 def _line_ends(
     means: Sequence[dict[str, Any]], domain: tuple[float, float], y: alt.Y, methods: Sequence[str]
-) -> alt.Chart:
+) -> list[alt.Chart]:
     """The names of the lines at their right ends, moved apart so that each can be read."""
     import altair as alt
 
@@ -115,17 +117,17 @@ def _line_ends(
         {"method": value["method"], "label": label, "y": at - over}
         for (label, value), at in zip(ends.items(), moved, strict=True)
     ]
-    return (
-        alt.Chart(alt.Data(values=texts))
-        .mark_text(align="left", dx=8, baseline="middle")
-        .encode(x=alt.value("width"), y=y, text="label:N", color=colour(methods))
-    )
+    ends_of_lines = alt.Chart(alt.Data(values=texts)).encode(x=alt.value("width"), y=y)
+    return [
+        ends_of_lines.mark_point(shape="stroke", xOffset=12, size=120, strokeWidth=3).encode(color=colour(methods)),
+        ends_of_lines.mark_text(align="left", dx=21, baseline="middle").encode(text="label:N"),
+    ]
 
 
 def curve_caption(rows: Sequence[RunRow], what: str) -> str:
     """What a reader needs below a learning curve."""
     curved = [row for row in rows if row.curve.points]
-    without = len([row for row in rows if row.status == "finished"]) - len([r for r in curved if r.status == "finished"])
+    without = sum(row.status == "finished" and not row.curve.points for row in rows)
     parts = [
         f"{what}, mean over seeds; the band is one sample standard deviation each way (no band: a single run).",
         "It is measured on the selection rows, which choose the checkpoint; the scores above are of other rows.",
@@ -135,4 +137,3 @@ def curve_caption(rows: Sequence[RunRow], what: str) -> str:
     if without:
         parts.append(f"{without} finished run{'s have' if without > 1 else ' has'} no curve.")
     return " ".join(parts)
-

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptlab.report.charts._base import (
     HEIGHT,
-    NothingToDraw,
+    NothingToDrawError,
     cell_label,
     colour,
     padded,
@@ -54,7 +54,13 @@ def scatter(
     values = [_value(point, axis) for point in points]
     bounds = [bound for value in values for bound in (value["low"], value["high"])]
     y_domain = padded(bounds, 0.12)
-    places = place_labels([(_share(v["x"], axis.scale), _share_of(v["y"], y_domain), v["label"]) for v in values])
+    height = y_domain[1] - y_domain[0]
+    places = place_labels(
+        [
+            (_share(v["x"], axis.scale), (v["y"] - y_domain[0]) / height, (v["high"] - v["y"]) / height, v["label"])
+            for v in values
+        ]
+    )
     base = alt.Chart(alt.Data(values=values)).encode(
         x=alt.X("x:Q", title=axis.title, scale=alt.Scale(**axis.scale), axis=alt.Axis(**axis.axis)),
     )
@@ -88,11 +94,11 @@ def scored(cells: Sequence[Cell], cost: str) -> list[Cell]:
     """The cells that have a finite score.
 
     Raises:
-        NothingToDraw: there is none.
+        NothingToDrawError: there is none.
     """
     found = [cell for cell in cells if cell.score is not None and math.isfinite(cell.score.mean)]
     if not found:
-        raise NothingToDraw(f"No run has finished with a score yet, so there is nothing to set against {cost}.")
+        raise NothingToDrawError(f"No run has finished with a score yet, so there is nothing to set against {cost}.")
     return found
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adaptlab.report.charts._base import Chart, NothingToDraw
+from adaptlab.report.charts._base import Chart, NothingToDrawError
 from adaptlab.report.charts._scatter import CostAxis, Point, scatter, scored
 from adaptlab.report.select import RunRow
 from adaptlab.report.statistics import cells
@@ -29,7 +29,7 @@ class ScoreByParameters(Chart):
                     text += f" ({100 * cell.trainable / cell.total:.3g} % of the model without the head)"
                 points.append(Point(cell, cell.trainable, text))
         if not points:
-            raise NothingToDraw("No run's record counts its parameters.")
+            raise NothingToDrawError("No run's record counts its parameters.")
         return scatter(points, _log_axis([point.cost for point in points]), rows, methods)
 
     def caption(self, rows: Sequence[RunRow]) -> str:

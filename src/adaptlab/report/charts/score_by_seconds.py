@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from adaptlab.report.charts._base import Chart, NothingToDraw
+from adaptlab.report.charts._base import Chart, NothingToDrawError
 from adaptlab.report.charts._scatter import CostAxis, Point, scatter, scored
 from adaptlab.report.select import RunRow
 from adaptlab.report.statistics import Cell, cells
@@ -30,7 +30,7 @@ class ScoreBySeconds(Chart):
                 if point is not None:
                     points.append(point)
         if not points:
-            raise NothingToDraw("No finished run's record has a training time.")
+            raise NothingToDrawError("No finished run's record has a training time.")
         top = max(point.cost for point in points)
         axis = CostAxis(
             "training time of one run, seconds", {"domain": [0, 1.08 * top or 1.0], "nice": False}, {}, lambda s: s
@@ -63,8 +63,8 @@ def _point(cell: Cell, fingerprint: str, suffix: str) -> Point | None:
 
 def _machine_lines(rows: Sequence[RunRow]) -> list[str]:
     first = {row.environment.fingerprint: row for row in reversed(rows)}
-    letters = machine_letters(rows)
-    return [f"{letter}: {machine_text(first[key])}" if letter else machine_text(first[key]) for key, letter in letters.items()]
+    names = {fingerprint: machine_text(row) for fingerprint, row in first.items()}
+    return [f"{letter}: {names[key]}" if letter else names[key] for key, letter in machine_letters(rows).items()]
 
 
 plugin = ScoreBySeconds()

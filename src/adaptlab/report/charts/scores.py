@@ -46,7 +46,8 @@ class Scores(Chart):
         x = alt.X("mean:Q", title=score_title(rows), scale=scale, axis=alt.Axis(grid=True))
         base = alt.Chart(alt.Data(values=means)).encode(y=y, color=colour(methods))
         tip = [alt.Tooltip("label:N", title="method"), alt.Tooltip("text:N", title="score")]
-        bars = base.mark_rule(strokeWidth=5, opacity=0.28).encode(x=alt.X("low:Q", title=score_title(rows)), x2="high:Q")
+        low_end = alt.X("low:Q", title=score_title(rows))
+        bars = base.mark_rule(strokeWidth=5, opacity=0.28).encode(x=low_end, x2="high:Q")
         ticks = base.mark_tick(thickness=3, size=20).encode(x=x, tooltip=tip)
         dots = (
             alt.Chart(alt.Data(values=runs))
@@ -59,7 +60,8 @@ class Scores(Chart):
         lost = [row for row in rows if row.status not in ("finished", "running")]
         left_out = f" {len(lost)} of {len(rows)} runs have no score and are missing here." if lost else ""
         return (
-            "Dots are runs (seeds), the upright stroke their mean, the pale bar one sample standard deviation each way. "
+            "Dots are runs (seeds), the upright stroke their mean, the pale bar one sample standard deviation each "
+            "way. "
             f"The axis does not start at 0.{left_out}"
         )
 

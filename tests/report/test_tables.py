@@ -1,0 +1,147 @@
+"""Tables: golden texts, and what must never be said."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from adaptlab.report.select import Selection, read_studies
+from adaptlab.report.tables import latex, latex_text, markdown, results_csv, results_grid, terminal_table
+from tests.report.build import METHODS, OTHER_MACHINE, Run, build_study, damage, diverged, out_of_memory, score_of
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def check_golden(name: str, text: str) -> None:
+    """``text`` is what tests/report/golden has; ADAPTLAB_WRITE_GOLDEN=1 writes it anew, to be read before a commit."""
+    path = GOLDEN / name
+    if os.environ.get("ADAPTLAB_WRITE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def shown(folder: Path, width: int = 120) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(terminal_table(folder))
+    written: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in written.splitlines()) + "\n"
+
+
+def test_the_terminal_table(study: Path) -> None:
+    check_golden("terminal.txt", shown(study))
+
+
+def test_the_markdown_table(selection: Selection) -> None:
+    check_golden("results.md", markdown(selection))
+
+
+def test_the_latex_table(selection: Selection) -> None:
+    check_golden("results.tex", latex(selection))
+
+
+def test_the_best_mean_of_each_task_is_bold(selection: Selection) -> None:
+    grid = results_grid(selection)
+    best = {(line[0].text, column.title) for line in grid.lines for column, entry in zip(grid.columns, line, strict=True)
+            if entry.best}  # fmt: skip
+    assert best == {("full", "mrpc f1"), ("full", "sst2 accuracy"), ("full", "mean of tasks")}
+
+
+def test_one_seed_is_said_and_never_given_a_spread(tmp_path: Path) -> None:
+    folder = build_study(tmp_path / "study", [Run(made) for made in METHODS], predictions=False)
+    for text in (shown(folder), markdown(read_studies([folder])), latex(read_studies([folder]))):
+        table = text.partition("Scores are")[0]
+        assert "(n=1)" in table
+        assert "±" not in table
+        assert "pm" not in table
+
+
+def test_a_method_without_a_finished_run_is_shown_with_its_statuses(tmp_path: Path) -> None:
+    runs = [Run(METHODS[1]), out_of_memory(Run(METHODS[0], seed=0)), diverged(Run(METHODS[0], seed=1))]
+    grid = results_grid(read_studies([build_study(tmp_path / "study", runs, predictions=False)]))
+    assert [line[0].text for line in grid.lines] == ["lora", "full"]
+    full = dict(zip((column.title for column in grid.columns), grid.lines[1], strict=True))
+    assert full["sst2 accuracy"].text == "1 diverged, 1 out of memory"
+    assert full["runs finished"].text == "0 of 2; 1 diverged, 1 out of memory"
+    assert full["runs finished"].problem
+
+
+def test_a_task_a_method_never_ran_is_shown(tmp_path: Path) -> None:
+    runs = [Run(METHODS[0], "sst2"), Run(METHODS[0], "mrpc"), Run(METHODS[1], "sst2")]
+    grid = results_grid(read_studies([build_study(tmp_path / "study", runs, predictions=False)]))
+    lora = dict(zip((column.title for column in grid.columns), grid.lines[1], strict=True))
+    assert (lora["mrpc f1"].text, lora["mean of tasks"].text) == ("not run", "incomplete")
+    assert any("lora lacks mrpc seed 0" in note for note in grid.notes)
+
+
+def test_seconds_of_two_machines_are_not_averaged(tmp_path: Path) -> None:
+    runs = [Run(METHODS[0], seed=0), Run(METHODS[0], seed=1, environment=OTHER_MACHINE)]
+    grid = results_grid(read_studies([build_study(tmp_path / "study", runs, predictions=False)]))
+    [line] = grid.lines
+    seconds = dict(zip((column.title for column in grid.columns), line, strict=True))["training s"].text
+    assert "(A) / " in seconds
+    assert seconds.endswith("(B)")
+    assert any("comparable only within each: A: cpu" in note and "B: cuda" in note for note in grid.notes)
+
+
+def test_an_axis_gets_a_column(tmp_path: Path) -> None:
+    runs = [Run(METHODS[0], train_examples=n) for n in (100, 2000)]
+    grid = results_grid(read_studies([build_study(tmp_path / "study", runs, predictions=False)]))
+    assert [column.title for column in grid.columns][:2] == ["method", "train examples"]
+    assert [line[1].text for line in grid.lines] == ["2000", "100"]
+
+
+def test_an_empty_study_says_so(tmp_path: Path) -> None:
+    folder = build_study(tmp_path / "nothing-yet", [])
+    for text in (shown(folder), markdown(read_studies([folder])), latex(read_studies([folder]))):
+        assert "No run of this study has left a record yet" in " ".join(text.split())
+
+
+def test_files_left_out_are_named_under_every_table(tmp_path: Path) -> None:
+    folder = build_study(tmp_path / "study", [Run(METHODS[0])], predictions=False)
+    names = damage(folder)
+    read = read_studies([folder])
+    for text in (shown(folder, 200), markdown(read), latex(read)):
+        flat = text.replace("\\", "")
+        assert all(f"study/runs/{name}/record.json" in flat for name in names)
+
+
+def test_the_csv_has_one_line_per_run_and_every_figure(selection: Selection) -> None:
+    lines = list(csv.DictReader(io.StringIO(results_csv(selection.rows))))
+    assert len(lines) == 30
+    by_name = {line["name"]: line for line in lines}
+    for row in selection.rows:
+        line = by_name[row.name]
+        assert line["status"] == row.status
+        assert line["parameters.trainable"] == str(row.parameters.trainable if row.parameters else "")
+        assert line["config.training.learning_rate"] == str(row.resolved["training"]["learning_rate"])
+        if row.primary is not None:
+            assert float(line["primary.value"]) == row.primary.value
+            assert float(line[f"metrics.validation.{row.primary.name}"]) == row.primary.value
+            assert float(line["cost.train_seconds"]) == row.cost.train_seconds
+        if row.error is not None:
+            assert line["error.message"] == row.error.message
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2", "@x", "\tx"])
+def test_no_spreadsheet_runs_a_text_of_the_csv(tmp_path: Path, text: str) -> None:
+    folder = build_study(tmp_path / "study", [Run(replace(METHODS[0], label=text))], predictions=False)
+    [line] = csv.DictReader(io.StringIO(results_csv(read_studies([folder]).rows)))
+    assert line["method"] == f"'{text}"
+    assert float(line["primary.value"]) == score_of(Run(replace(METHODS[0], label=text)))
+
+
+def test_markup_in_a_label_stays_text(tmp_path: Path) -> None:
+    label = "a|b **c** <b> [bold]x[/bold] $\\alpha_1$ & 5 %"
+    folder = build_study(tmp_path / "study", [Run(replace(METHODS[0], label=label))], predictions=False)
+    read = read_studies([folder])
+    assert "[bold]x[/bold]" in " ".join(shown(folder, 250).split())
+    assert "a\\|b \\*\\*c\\*\\* \\<b\\>" in markdown(read)
+    assert latex_text(label) in latex(read)
+    assert latex_text("$\\alpha_1$ & 5 %") == r"\$\textbackslash{}alpha\_1\$ \& 5 \%"
