@@ -110,7 +110,7 @@ def execute(run: ResolvedRun, folder: RunFolder, study: StudyFolder, workshop: W
         raise
     except torch.OutOfMemoryError as error:
         record = _ended(record, "out-of-memory", error)
-    except _Diverged as error:
+    except _DivergedError as error:
         record = _ended(error.record, "diverged", error)
     except Exception as error:
         status: Status = "out-of-memory" if "can't allocate memory" in str(error) else "failed"
@@ -121,7 +121,7 @@ def execute(run: ResolvedRun, folder: RunFolder, study: StudyFolder, workshop: W
     return record
 
 
-class _Diverged(Exception):
+class _DivergedError(Exception):
     def __init__(self, record: Record, step: int, loss: float | None) -> None:
         self.record = record
         super().__init__(f"The loss was {loss} after {step} steps: try a lower learning rate.")
@@ -166,7 +166,7 @@ def _train_and_answer(run: ResolvedRun, folder: RunFolder, workshop: Workshop, r
     train([member], stage.backward, hooks)
     _fill_costs(record, member)
     if member.progress.diverged:
-        raise _Diverged(record, member.progress.step, member.progress.last_loss)
+        raise _DivergedError(record, member.progress.step, member.progress.last_loss)
     with evaluations:
         _answer_report_sets(run, folder, workshop, stage, record)
     record.cost.eval_seconds = evaluations.seconds
@@ -257,7 +257,8 @@ def count_parameters(attached: Attached) -> Parameters:
 def _idle_copies(model: nn.Module) -> int:
     """Numbers that PEFT keeps of a module it trains a copy of; they take no part in the model."""
     wrappers = [m for m in model.modules() if hasattr(m, "modules_to_save") and hasattr(m, "original_module")]
-    return sum(p.numel() for m in wrappers for p in m.original_module.parameters())  # type: ignore[union-attr]
+    originals = [m.get_submodule("original_module") for m in wrappers]
+    return sum(p.numel() for module in originals for p in module.parameters())
 
 
 def _answer_report_sets(run: ResolvedRun, folder: RunFolder, workshop: Workshop, stage: _Stage, record: Record) -> None:
@@ -338,7 +339,7 @@ def _fresh_record(run: ResolvedRun, folder: RunFolder, workshop: Workshop) -> Re
 def _ended(record: Record, status: Status, error: BaseException | None) -> Record:
     part = None
     if error is not None:
-        lines = "" if isinstance(error, AdaptlabError | _Diverged) else "".join(traceback.format_exception(error))
+        lines = "" if isinstance(error, AdaptlabError | _DivergedError) else "".join(traceback.format_exception(error))
         part = ErrorPart(type=type(error).__name__.lstrip("_"), message=scrub(str(error)), traceback=scrub(lines))
     return record.model_copy(update={"status": status, "error": part, "ended": _now()})
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptlab.errors import ConfigError
+from adaptlab.errors import ConfigError, ModelError
 from adaptlab.evaluation import classify
 from adaptlab.experiment import attach
 from adaptlab.metrics import score
 from adaptlab.metrics._base import Answers
+from adaptlab.models.identity import weights_identity
 from adaptlab.models.load import load_base
 from adaptlab.resolve import device as resolve_device
 from adaptlab.runs.record import Record
@@ -45,6 +46,11 @@ class Predictor:
         assert record.data is not None
         config = record.config.resolved
         source = config.model if model is None else config.model.model_copy(update={"id": model})
+        if weights_identity(source) != record.config.identity.weights:
+            raise ModelError(
+                f"{record.name} was trained on other weights than {source.id} has now: give the base it was trained on"
+                f" ({record.config.identity.weights[:23]}...) with --model."
+            )
         on = resolve_device(device)
         self.record = record
         self.labels = tuple(record.data.labels)

@@ -13,13 +13,17 @@ from typing import Any
 from adaptlab.config import ExecutionConfig, MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig, run_id
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
-from adaptlab.models.identity import max_positions, read_config, weights_identity
+from adaptlab.models.identity import read_config, weights_identity
 from adaptlab.study.expand import run_name
 from adaptlab.tasks import find_task
 from adaptlab.tasks._base import DataAccess, TaskData
 
 #: ``--max-length auto``: the model's positions, but no more than this.
 _AUTO_MAX_LENGTH = 512
+
+_RELATIVE = ("t5", "mt5", "umt5", "longt5")
+#: These count positions from behind the padding token's index.
+_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,15 @@ class Resolver:
         if key not in self._model_configs:
             self._model_configs[key] = read_config(model)
         return self._model_configs[key]
+
+
+def max_positions(model_config: dict[str, Any]) -> int | None:
+    """How many positions a model has by its config.json, special tokens included; ``None`` where they are relative."""
+    family = model_config.get("model_type")
+    found = model_config.get("max_position_embeddings") or model_config.get("n_positions")
+    if found is None or family in _RELATIVE:
+        return None
+    return int(found) - (int(model_config.get("pad_token_id", 1)) + 1 if family in _FROM_PADDING else 0)
 
 
 def _max_length(task: TaskConfig, model_config: dict[str, Any], model: str) -> int:

@@ -20,10 +20,10 @@ from adaptlab.training.encode import Encoded
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: A bin holds at least this many batches (else the seed could hardly mix it) ...
-_LEAST_BATCHES = 4
-#: ... and grows while its longest row is at most this much longer than its shortest.
-_SPREAD = 1.1
+#: A bin holds at least this many batches (else the seed could not mix it), and is searched for up to that many.
+_LEAST_BATCHES, _MOST_BATCHES = 2, 64
+#: What a bin more must save, in padded tokens, as a share of a mean batch: fewer bins let the seed mix more.
+_PRICE_OF_A_BIN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +84,30 @@ class BatchPlan:
 
 
 def _bin_bounds(lengths: NDArray[np.int64], batch_size: int) -> list[tuple[int, int]]:
-    """Cuts of sorted ``lengths`` into bins of whole batches; only the last bin may end in a partial one."""
-    bounds = []
-    start, rows = 0, len(lengths)
-    least = _LEAST_BATCHES * batch_size
-    while start < rows:
-        end = start + least
-        while end < rows and lengths[min(end + batch_size, rows) - 1] <= max(lengths[start] * _SPREAD, 1):
-            end += batch_size
-        if rows - end < least:  # what is left would be too small a bin
-            end = rows
-        bounds.append((start, min(end, rows)))
-        start = end
-    return bounds
+    """Cuts of sorted ``lengths`` into bins of whole batches; only the last bin may end in a partial one.
+
+    Of all such cuts the one with the least padding, each bin costing ``_PRICE_OF_A_BIN`` (dynamic programming).
+    """
+    rows = len(lengths)
+    batches = -(-rows // batch_size)
+    if batches < 2 * _LEAST_BATCHES:
+        return [(0, rows)]
+    ends = np.minimum(np.arange(batches + 1) * batch_size, rows)
+    price = _PRICE_OF_A_BIN * batch_size * lengths.mean()
+    cost = np.full(batches + 1, np.inf)
+    cost[0] = 0.0
+    previous = np.zeros(batches + 1, dtype=np.int64)
+    for end in range(_LEAST_BATCHES, batches + 1):
+        starts = np.arange(max(0, end - _MOST_BATCHES), end - _LEAST_BATCHES + 1)
+        total = cost[starts] + (ends[end] - ends[starts]) * lengths[ends[end] - 1] + price
+        best = int(np.argmin(total))
+        cost[end], previous[end] = total[best], starts[best]
+    bounds, end = [], batches
+    while end > 0:
+        start = int(previous[end])
+        bounds.append((int(ends[start]), int(ends[end])))
+        end = start
+    return bounds[::-1]
 
 
 @dataclass(slots=True)

@@ -47,12 +47,12 @@ class Precision:
     def prepare(self, attached: Attached, casts: CastCache) -> None:
         """Cast what is frozen, in place; tensors shared with the base are replaced, not changed."""
         if self.name == "float64":
-            attached.model.double()
+            _to_float64(attached.model)
         if not self.mixed:
             return
         for module in attached.model.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
-                module.cast_input_dtype_enabled = False  # PEFT's own up-cast; autocast decides here
+                setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010  # PEFT's own up-cast; autocast decides here
             if _is_norm(module):
                 continue
             for name, parameter in list(module._parameters.items()):
@@ -61,6 +61,19 @@ class Precision:
                     module._parameters[name] = nn.Parameter(cast, requires_grad=False)
         for name in attached.layout.head_modules:
             _run_in_float32(_find(attached.model, name), self.device)
+
+
+def _to_float64(model: nn.Module) -> None:
+    """Like ``model.double()``, but leaves tensors that are shared with the base as they are."""
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and parameter.requires_grad:
+                parameter.data = parameter.data.double()
+            elif parameter is not None and parameter.is_floating_point():
+                module._parameters[name] = nn.Parameter(parameter.data.double(), requires_grad=False)
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and buffer.is_floating_point():
+                module._buffers[name] = buffer.double()
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, casts: CastCache) -> Tensor:
