@@ -45,12 +45,14 @@ class Flags:
         study: keys of ``StudyConfig`` and of ``ExecutionConfig``; each replaces the file's.
         task, model: keys that every entry of ``task`` or ``model`` gets.
         methods: options that every entry of a method gets, by the method's name.
+        spelt: flags that are not spelt like their key, by key.
     """
 
     study: Mapping[str, Any] = field(default_factory=dict)
     task: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    spelt: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_study(path: Path | str | None, flags: Flags | None = None) -> StudyConfig:
@@ -67,7 +69,8 @@ def read_study(path: Path | str | None, flags: Flags | None = None) -> StudyConf
     """
     flags = flags or Flags()
     document, lines = ({}, {}) if path is None else _load(Path(path))
-    places = _Places("" if path is None else str(path), lines, {(key,): _flag(key) for key in flags.study})
+    spelt = {(key,): flags.spelt.get(key, _flag(key)) for key in flags.study}
+    places = _Places("" if path is None else str(path), lines, spelt)
     _drop_rival_length(document, flags.study)
     document = _with_execution({**document, **flags.study}, flags.study)
     problems = _add_to_entries(document, flags, places)

@@ -1,0 +1,164 @@
+"""The flags that make a study, declared once, and how their words become its values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adaptlab.config import ExecutionConfig, StudyConfig
+from adaptlab.errors import ConfigError
+from adaptlab.study.document import Flags
+
+_WHAT, _DATA, _TRAINING, _WHERE = "What is compared", "Data", "Training", "Where and how it runs"
+
+
+def _option(flag: str, metavar: str, help: str, panel: str) -> Any:
+    return typer.Option(flag, metavar=metavar or None, help=help, rich_help_panel=panel, show_default=False)
+
+
+Study = Annotated[
+    Path | None, typer.Argument(metavar="STUDY.yaml", help="A study in YAML; flags go over it.", show_default=False)
+]
+Model = Annotated[
+    str | None, _option("--model", "M[,M]", "Hub id or folder; minilm (the default) comes with adaptlab.", _WHAT)
+]
+Task = Annotated[str | None, _option("--task", "T[,T]", "A task's name, or a file or folder with your rows.", _WHAT)]
+Methods = Annotated[str | None, _option("--methods", "A,B,..", "Ways of adapting: see `adaptlab list methods`.", _WHAT)]
+Method = Annotated[str | None, _option("--method", "A", "Way of adapting: see `adaptlab list methods`.", _WHAT)]
+Seeds = Annotated[
+    str | None, _option("--seeds", "N|S,S", "How many seeds (3: 0, 1, 2), or which (0,1,2 or 5,).", _WHAT)
+]
+Seed = Annotated[str | None, _option("--seed", "S", "The run's seed; 0 by default.", _WHAT)]
+Set = Annotated[
+    list[str] | None,
+    _option("--set", "METHOD.OPTION=V[,V]", "A method's own option; several values make a grid. May repeat.", _WHAT),
+]
+Targets = Annotated[
+    str | None, _option("--targets", "WORDS", "Where adapters sit: query,value, mlp, all-linear, a regex ...", _WHAT)
+]
+TrainExamples = Annotated[str | None, _option("--train-examples", "N|all", "Rows that training may see.", _DATA)]
+SelectExamples = Annotated[str | None, _option("--select-examples", "N|all", "Rows that choose the checkpoint.", _DATA)]
+EvalExamples = Annotated[str | None, _option("--eval-examples", "N|all", "Rows of each report set.", _DATA)]
+MaxLength = Annotated[str | None, _option("--max-length", "L|auto", "Tokens of a row that are read.", _DATA)]
+DataSeed = Annotated[str | None, _option("--data-seed", "N", "Which rows a subset takes; 0 by default.", _DATA)]
+DataRoot = Annotated[str | None, _option("--data-root", "DIR", "A folder of data sets laid out like the hub.", _DATA)]
+TextColumns = Annotated[str | None, _option("--text-columns", "C[,C]", "Text columns of your own file.", _DATA)]
+LabelColumn = Annotated[str | None, _option("--label-column", "C", "Label column of your own file.", _DATA)]
+Delimiter = Annotated[str | None, _option("--delimiter", "CHAR", "Delimiter of your own file; tab for a tab.", _DATA)]
+Epochs = Annotated[str | None, _option("--epochs", "E", "Passes over the training rows; 3 by default.", _TRAINING)]
+Steps = Annotated[str | None, _option("--steps", "S", "Optimiser steps, instead of epochs.", _TRAINING)]
+BatchSize = Annotated[str | None, _option("--batch-size", "B", "Rows of a step; 32 by default.", _TRAINING)]
+LearningRate = Annotated[
+    str | None, _option("--learning-rate", "X|auto", "Peak rate; auto is each method's own default.", _TRAINING)
+]
+Optimizer = Annotated[str | None, _option("--optimizer", "NAME", "adamw (the default), adam or sgd.", _TRAINING)]
+Schedule = Annotated[
+    str | None, _option("--schedule", "NAME", "Rate after warm-up: linear (the default), cosine, constant.", _TRAINING)
+]
+WarmupRatio = Annotated[str | None, _option("--warmup-ratio", "X", "Share of steps that warm up; 0.06.", _TRAINING)]
+WeightDecay = Annotated[str | None, _option("--weight-decay", "X", "Weight decay; 0 by default.", _TRAINING)]
+MaxGradNorm = Annotated[
+    str | None, _option("--max-grad-norm", "X|none", "Gradients are clipped to this norm; 1 by default.", _TRAINING)
+]
+EvalEvery = Annotated[
+    str | None, _option("--eval-every", "N", "Steps between evaluations; once an epoch by default.", _TRAINING)
+]
+Select = Annotated[
+    str | None, _option("--select", "best|last", "Which checkpoint is kept; best by default.", _TRAINING)
+]
+DType = Annotated[
+    str | None, _option("--dtype", "auto|float32|bfloat16|float16", "Numbers that the model computes in.", _TRAINING)
+]
+KeepWeights = Annotated[
+    str | None, _option("--keep-weights", "all|best|none", "best keeps the best seed of each variant.", _WHERE)
+]
+Device = Annotated[str | None, _option("--device", "auto|cpu|cuda", "Where the model computes.", _WHERE)]
+Threads = Annotated[str | None, _option("--threads", "N", "CPU threads of a run.", _WHERE)]
+MicroBatchSize = Annotated[
+    str | None, _option("--micro-batch-size", "B", "Rows at once; gradients add up to a batch. Saves memory.", _WHERE)
+]
+AllowPickle = Annotated[bool, _option("--allow-pickle", "", "Read pickled weights, safely (weights only).", _WHERE)]
+TrustRemoteCode = Annotated[
+    bool, _option("--trust-remote-code", "", "Run code that comes with a model: only if you trust it.", _WHERE)
+]
+Out = Annotated[Path | None, _option("--out", "DIR", "The study's folder; ./<tasks>-study by default.", _WHERE)]
+
+_LISTS = (
+    "model", "task", "methods", "train_examples", "data_seed", "max_length", "epochs", "steps", "batch_size",
+    "learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio", "dtype",
+)  # fmt: skip
+_OF_TASKS = ("text_columns", "label_column", "delimiter")
+_OF_MODELS = ("allow_pickle", "trust_remote_code")
+_WORDS = re.compile(r"[\w.-]+(,[\w.-]+)+")
+
+
+def study_flags(given: Mapping[str, Any]) -> Flags:
+    """The values of a command's flags, by parameter name, as what goes over a study file.
+
+    Raises:
+        ConfigError: a ``--set`` is not METHOD.OPTION=VALUE.
+    """
+    keys = {key: value for key, value in given.items() if value is not None and value is not False}
+    if "method" in keys:
+        keys["methods"] = keys["method"]
+    study: dict[str, Any] = {}
+    for key in (*StudyConfig.model_fields, *ExecutionConfig.model_fields):
+        if key in keys:
+            study[key] = keys[key].split(",") if key in _LISTS else keys[key]
+    if "seeds" in study:
+        study["seeds"] = _seeds(study["seeds"])
+    if "seed" in keys:
+        study["seeds"] = [keys["seed"]]
+    if _WORDS.fullmatch(study.get("targets", "")):
+        study["targets"] = study["targets"].split(",")
+    if study.get("max_grad_norm") == "none":
+        study["max_grad_norm"] = None
+    task = {key: keys[key] for key in _OF_TASKS if key in keys}
+    if "text_columns" in task:
+        task["text_columns"] = task["text_columns"].split(",")
+    model = {key: keys[key] for key in _OF_MODELS if key in keys}
+    singular = {key: flag for key, flag in (("methods", "--method"), ("seeds", "--seed")) if flag[2:] in given}
+    return Flags(study, task, model, method_options(keys.get("set", ())), singular)
+
+
+def method_options(settings: list[str] | tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """``["lora.r=4,8"]`` as ``{"lora": {"r": [4, 8]}}``."""
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        method, dot, option = name.partition(".")
+        if not (equals and dot and method and option and value):
+            raise ConfigError(f"--set {setting}: give METHOD.OPTION=VALUE, for example --set lora.r=16.")
+        found.setdefault(method, {})[option.replace("-", "_")] = _option_value(value)
+    return found
+
+
+def default_out(file: Path | None, study: StudyConfig) -> Path:
+    """Where a study goes when nobody said: beside the work, under a name that the same command finds again."""
+    if file is not None and file.name == "study.yaml" and (file.parent / "runs").is_dir():
+        return file.parent  # the file is a study's own: go on with it
+    if file is not None and file.stem != "study":
+        return Path(f"{file.stem}-study")
+    return Path(f"{'-'.join(Path(task.name).name.split('.')[0] or 'data' for task in study.task)}-study")
+
+
+def _seeds(text: str) -> Any:
+    return int(text) if text.isdecimal() else [part for part in text.split(",") if part]
+
+
+def _option_value(text: str) -> Any:
+    """One value, or the list that makes a grid. YAML's words for numbers, truth and lists; else the text itself."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values = YAML(typ="safe", pure=True).load(f"[{text}]")
+    except YAMLError:
+        return text  # a regular expression, most likely
+    if not isinstance(values, list) or any(isinstance(value, dict) for value in values):
+        return text
+    return values[0] if len(values) == 1 else values

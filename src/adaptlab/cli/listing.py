@@ -1,0 +1,173 @@
+"""``adaptlab list``: what there is to choose from, and the runs of a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from adaptlab.cli.output import Json, LogLevel, Output, Quiet
+from adaptlab.cli.report import StudyDir
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, help="What there is: methods, tasks, metrics, models, and the runs of a study.")
+
+
+@app.command()
+def methods(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warning") -> None:
+    """Ways of adapting a model, with their options (for --set METHOD.OPTION=V)."""
+    from adaptlab.methods import registry
+
+    rows = [
+        {
+            "name": method.name,
+            "summary": method.summary,
+            "placement": method.placement,
+            "learning_rate": method.learning_rates.default,
+            "learning_rate_range": [method.learning_rates.low, method.learning_rates.high],
+            "options": method.Config.model_json_schema().get("properties", {}),
+            "aliases": method.aliases,
+            "paper": method.paper,
+        }
+        for method in registry.all()
+    ]
+    _show(
+        Output.start(json, quiet, log_level),
+        rows,
+        {
+            "method": lambda row: row["name"],
+            "what it does": lambda row: row["summary"],
+            "learning rate": lambda row: f"{row['learning_rate']:g}".replace("e-0", "e-"),
+            "options": lambda row: "\n".join(_option_words(name, o) for name, o in row["options"].items()),
+        },
+    )
+
+
+@app.command()
+def tasks(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warning") -> None:
+    """Tasks by name; your own files and folders need none."""
+    from adaptlab.tasks import registry
+
+    rows = [
+        {
+            "name": task.name,
+            "summary": task.summary,
+            "kind": task.kind,
+            "metrics": list(task.metrics),
+            "hub_id": task.hub_id,
+            "version": task.version,
+        }
+        for task in registry.all()
+    ]
+    _show(
+        Output.start(json, quiet, log_level),
+        rows,
+        {
+            "task": lambda row: row["name"],
+            "what it asks": lambda row: row["summary"],
+            "kind": lambda row: row["kind"],
+            "metrics": lambda row: ", ".join(row["metrics"]),
+            "on the hub": lambda row: row["hub_id"] or "-",
+        },
+    )
+
+
+@app.command()
+def metrics(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warning") -> None:
+    """Metrics, and which kinds of task they score."""
+    from adaptlab.metrics import registry
+
+    rows = [
+        {
+            "name": metric.name,
+            "summary": metric.summary,
+            "kinds": list(metric.kinds),
+            "higher_is_better": metric.higher_is_better,
+            "always": metric.always,
+        }
+        for metric in registry.all()
+    ]
+    _show(
+        Output.start(json, quiet, log_level),
+        rows,
+        {
+            "metric": lambda row: row["name"],
+            "what it says": lambda row: row["summary"],
+            "kinds of task": lambda row: ", ".join(row["kinds"]),
+            "better": lambda row: "higher" if row["higher_is_better"] else "lower",
+        },
+    )
+
+
+@app.command()
+def models(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warning") -> None:
+    """Models that have a name of their own; any encoder's hub id or folder will do as well."""
+    from adaptlab.models.identity import ALIASES
+
+    output = Output.start(json, quiet, log_level)
+    rows = [{"name": name, "stands_for": stands_for} for name, stands_for in ALIASES.items()]
+    _show(output, rows, {"model": lambda row: row["name"], "stands for": lambda row: row["stands_for"]})
+    output.show("Any Hugging Face encoder works too: give its hub id (google-bert/bert-base-uncased) or its folder.")
+
+
+@app.command()
+def runs(study: StudyDir, json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warning") -> None:
+    """The runs of a study's folder, with their scores."""
+    from adaptlab.runs.store import StudyFolder
+
+    output = Output.start(json, quiet, log_level)
+    folder = StudyFolder(study)
+    folder.read_study()  # says what is wrong with a folder that is no study
+    rows = [
+        {
+            "name": record.name,
+            "status": record.status,
+            "primary": None if record.primary is None else record.primary.model_dump(mode="json"),
+            "train_seconds": record.cost.train_seconds,
+            "error": None if record.error is None else record.error.message,
+            "path": str(study / "runs" / record.name),
+        }
+        for record in folder.records()
+    ]
+    for damaged in folder.damaged:
+        output.note(f"Note: {damaged}")
+    _show(
+        output,
+        rows,
+        {
+            "run": lambda row: row["name"],
+            "status": lambda row: row["status"],
+            "score": lambda row: _score(row["primary"]),
+            "train s": lambda row: "-" if row["train_seconds"] is None else f"{row['train_seconds']:.1f}",
+        },
+    )
+
+
+def _show(output: Output, rows: list[dict[str, Any]], columns: dict[str, Any]) -> None:
+    output.document(rows)
+    output.show(_table(rows, columns))
+
+
+def _table(rows: list[dict[str, Any]], columns: dict[str, Any]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, title in enumerate(columns):
+        table.add_column(title, no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(str(cell(row)) for cell in columns.values()))
+    return table
+
+
+def _option_words(name: str, option: dict[str, Any]) -> str:
+    return f"{name}={option['default']}" if option.get("default") is not None else name
+
+
+def _score(primary: dict[str, Any] | None) -> str:
+    if primary is None:
+        return "-"
+    error = "" if primary["stderr"] is None else f" ± {primary['stderr']:.4f}"
+    return f"{primary['name']} {primary['value']:.4f}{error}"

@@ -1,0 +1,78 @@
+"""What the commands print: results on stdout, everything about the way there on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.", show_default=False)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no notes: only results and errors.", show_default=False)
+]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        "--log-level",
+        metavar="LEVEL",
+        help="debug, info, warning or error: what is logged to stderr; debug also shows tracebacks.",
+    ),
+]
+_LEVELS = ("debug", "info", "warning", "error")
+#: Columns of a table that goes to a file or a pipe, where there is no terminal to ask.
+_PIPED_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go. With ``json`` stdout has one JSON document, with ``quiet`` stderr has errors only."""
+
+    json: bool = False
+    quiet: bool = False
+
+    @classmethod
+    def start(cls, json: bool, quiet: bool, log_level: str) -> Output:
+        """Set up logging and give the command its output."""
+        level = log_level.lower()
+        if level not in _LEVELS:
+            raise typer.BadParameter(f"'{log_level}' is not one of {', '.join(_LEVELS)}", param_hint="--log-level")
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, level=level.upper())
+        return cls(json, quiet)
+
+    def note(self, text: str) -> None:
+        """A sentence for the person who waits."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def document(self, document: Any) -> None:
+        """The result, with ``--json``."""
+        if self.json:
+            print(json.dumps(document, indent=1, ensure_ascii=False))
+
+    def show(self, *parts: RenderableType) -> None:
+        """The result for a person: tables and texts."""
+        if not self.json:
+            console = stdout_console()
+            for part in parts:
+                console.print(part, soft_wrap=isinstance(part, str))
+
+    def line(self, text: str) -> None:
+        """A line of the result that another program may read: never wrapped, never styled."""
+        if not self.json:
+            print(text)
+
+
+def stdout_console() -> Console:
+    """A rich console on stdout, wide where there is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False, markup=False)

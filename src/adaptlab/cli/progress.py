@@ -1,0 +1,160 @@
+"""The wait made visible: a live bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from adaptlab.cli.output import Output
+from adaptlab.runs.record import Record
+from adaptlab.study.events import Event, Listener, RunEnded, RunStarted, StepDone, StudyStarted
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Tally:
+    """How far a study is. ``clock`` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self.total = 0
+        self.done = 0
+        self.share = 0.0  # of the current run
+        self._share_at_start = 0.0  # of the current run, done by an earlier call
+        self._inherited = 0.0  # work, in runs, that earlier calls did
+
+    def update(self, event: Event) -> None:
+        """Take ``event`` into account."""
+        match event:
+            case StudyStarted():
+                self.total, self._began = len(event.names), self._clock()
+            case RunStarted():
+                self.share = self._share_at_start = event.from_step / max(1, event.total_steps)
+            case StepDone():
+                self.share = event.step / max(1, event.total_steps)
+            case RunEnded():
+                self.done += 1
+                self._inherited += self._share_at_start
+                self.share = self._share_at_start = 0.0
+
+    def seconds_left(self) -> float | None:
+        """An estimate from the runs so far, which may be shorter or longer than those to come; None at the start."""
+        work = self.done + self.share - self._inherited - self._share_at_start
+        if work <= 0.05 or self.total == 0:
+            return None
+        return (self._clock() - self._began) / work * (self.total - self.done - self.share)
+
+
+@contextmanager
+def progress(output: Output) -> Iterator[Listener]:
+    """A listener that shows how a study goes on stderr: nothing if quiet, a live display only in a terminal."""
+    if output.quiet:
+        yield lambda event: None
+    elif sys.stderr.isatty():
+        with _live() as listener:
+            yield listener
+    else:
+        yield _plain(output)
+
+
+def _plain(output: Output) -> Listener:
+    tally = Tally()
+
+    def listen(event: Event) -> None:
+        tally.update(event)
+        match event:
+            case StudyStarted():
+                output.note(_opening(event))
+            case RunEnded():
+                left = tally.seconds_left()
+                rest = f", about {duration(left)} left" if left is not None and tally.done < tally.total else ""
+                output.note(f"[{tally.done}/{tally.total}] {event.name}: {outcome(event.record)}{rest}")
+
+    return listen
+
+
+@contextmanager
+def _live() -> Iterator[Listener]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    tally = Tally()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[rest]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        study = bars.add_task("study", total=None, rest="")
+        run = bars.add_task("loading", total=None, rest="", visible=False)
+
+        def listen(event: Event) -> None:
+            tally.update(event)
+            match event:
+                case StudyStarted():
+                    console.print(_opening(event))
+                    bars.update(run, visible=bool(event.names))
+                case RunStarted():
+                    rest = f"step {event.from_step}/{event.total_steps}"
+                    bars.reset(
+                        run, description=event.name, total=event.total_steps, completed=event.from_step, rest=rest
+                    )
+                case StepDone():
+                    _show_step(bars, run, event)
+                case RunEnded():
+                    console.print(f"{event.name}: {outcome(event.record)}", soft_wrap=True)
+                    bars.reset(run, description="loading", total=None, rest="")
+            _show_study(bars, study, tally)
+
+        yield listen
+
+
+def _show_step(bars: Progress, run: TaskID, event: StepDone) -> None:
+    loss = "" if event.loss is None else f", loss {event.loss:.3f}"
+    bars.update(run, completed=event.step, rest=f"step {event.step}/{event.total_steps}{loss}")
+
+
+def _show_study(bars: Progress, study: TaskID, tally: Tally) -> None:
+    left = tally.seconds_left()
+    rest = "" if left is None else f"about {duration(left)} left"
+    number = min(tally.done + 1, tally.total)
+    description = f"run {number} of {tally.total}"
+    bars.update(
+        study, description=description, total=tally.total or None, completed=tally.done + tally.share, rest=rest
+    )
+
+
+def _opening(event: StudyStarted) -> str:
+    skipped = f", {len(event.skipped)} already done" if event.skipped else ""
+    return f"{counted(len(event.names), 'run')} to do{skipped}, in {event.folder}"
+
+
+def outcome(record: Record) -> str:
+    """How a run ended, in a few words."""
+    if record.status != "finished":
+        reason = f" ({record.error.message.splitlines()[0]})" if record.error and record.error.message else ""
+        return f"{record.status}{reason}"
+    words = "finished"
+    if record.primary is not None:
+        words = f"{record.primary.name} {record.primary.value:.4f} on {record.primary.evaluation_set}"
+    seconds = record.cost.train_seconds
+    return words if seconds is None else f"{words}, trained in {duration(seconds)}"
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``1 min 05 s``, ``2 h 03 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
