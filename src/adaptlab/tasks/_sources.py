@@ -132,7 +132,7 @@ def _commit(address: Address) -> str:
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     # OSError and the base of all errors of the HTTP library, whichever that is.
-    connection_errors: tuple[type[Exception], ...] = HfHubHTTPError.__bases__  # type: ignore[assignment]
+    connection_errors: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
     api = huggingface_hub.HfApi()
     try:
         info = api.dataset_info(address.hub_id, revision=address.revision, timeout=_HUB_TIMEOUT_SECONDS)
