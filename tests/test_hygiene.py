@@ -13,7 +13,7 @@ from tests.source_tree import REPOSITORY, python_files
 TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".jsonl", ".csv", ".html", ".svg", ".cfg", ""}
 #: A folder that exists on somebody's machine only. Ada's, whom tests about home folders invented, is nobody's.
 MACHINE_PATH = re.compile(
-    r"(?<![\w.$}<>~/-])/(?:home/(?!adam?\b)|root/|Users/|work/|mnt/|tmp/|opt/|srv/|var/)[\w.@-]+|\b[A-Z]:\\\\?Users\b"
+    r"(?<![\w.$}<>~/-])/(?:home/(?!a\b|adam?\b)|root/|Users/|work/|mnt/|tmp/|opt/|srv/|var/)[\w.@-]+|\b[A-Z]:\\\\?Users\b"
 )
 DRAWERS = re.compile(r"(^|/)(utils|util|common|helpers|misc)(\.py|/)|manager[^/]*\.py$")
 PROMISES = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError|assert True$", re.MULTILINE)
