@@ -6,6 +6,7 @@ fetched into the hub's own cache, one snapshot by commit; from there on it is a 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -209,8 +210,12 @@ def _is_native(raw: dict[str, Any]) -> bool:
 # --- the hub ---------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _commit(config: ModelConfig) -> str:
-    """The commit that ``config.revision`` (or ``main``) is at: the hub's word, else what the cache last saw."""
+    """The commit that ``config.revision`` (or ``main``) is at: the hub's word, else what the cache last saw.
+
+    Asked once in a process, so that a run is trained on the very snapshot that its id names.
+    """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     problem: Exception | None = None

@@ -149,12 +149,21 @@ def _load_tokenizer(folder: Path, config: ModelConfig) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
     except Exception as error:
-        raise ModelError(
-            f"The tokenizer of the model '{config.id}' cannot be loaded ({_first_line(error)}): the folder needs "
-            f"tokenizer.json, or the vocabulary files of its tokenizer."
-        ) from error
+        raise _no_tokenizer(config, _first_line(error)) from error
+    # Without its files transformers makes one up that knows no word.
+    known = tokenizer("a 1 .", add_special_tokens=False)["input_ids"]
+    if not set(known) - {tokenizer.unk_token_id}:
+        raise _no_tokenizer(config, "it has no vocabulary")
+    return tokenizer
+
+
+def _no_tokenizer(config: ModelConfig, reason: str) -> ModelError:
+    return ModelError(
+        f"The tokenizer of the model '{config.id}' cannot be loaded ({reason}): the folder needs tokenizer.json, or "
+        f"the vocabulary files of its tokenizer."
+    )
 
 
 def _hf_config(source: str | Path, config: ModelConfig, num_labels: int, regression: bool) -> Any:
