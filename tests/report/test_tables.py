@@ -48,8 +48,12 @@ def test_the_latex_table(selection: Selection) -> None:
 
 def test_the_best_mean_of_each_task_is_bold(selection: Selection) -> None:
     grid = results_grid(selection)
-    best = {(line[0].text, column.title) for line in grid.lines for column, entry in zip(grid.columns, line, strict=True)
-            if entry.best}  # fmt: skip
+    titled = [
+        (line[0].text, column.title, entry)
+        for line in grid.lines
+        for column, entry in zip(grid.columns, line, strict=True)
+    ]
+    best = {(method, title) for method, title, entry in titled if entry.best}
     assert best == {("full", "mrpc f1"), ("full", "sst2 accuracy"), ("full", "mean of tasks")}
 
 

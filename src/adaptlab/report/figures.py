@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adaptlab.report.charts._base import NothingToDrawError, groups, in_order, methods_of, themed
+from adaptlab.report.charts import NothingToDrawError, groups, in_order, methods_of, themed
 from adaptlab.report.page import VEGA_LITE
 from adaptlab.report.select import Selection
 from adaptlab.runs.files import cannot_write, write_atomically

@@ -16,7 +16,8 @@ from typing import Any
 
 from adaptlab.report._html import Content, Html, element, join, json_script
 from adaptlab.report.answer import answer
-from adaptlab.report.charts._base import COLOURS, NothingToDrawError, config, groups, in_order, methods_of
+from adaptlab.report.charts import NothingToDrawError, groups, in_order, methods_of
+from adaptlab.report.charts._base import COLOURS, config
 from adaptlab.report.select import Problem, RunRow, Selection, curve_problems
 from adaptlab.report.tables import Entry, Grid, machine_letters, machine_text, number_text, results_grid, seconds_text
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from adaptlab.registry import Registry
 from adaptlab.report.select import RunRow
 from adaptlab.report.statistics import Cell
 
@@ -73,14 +72,6 @@ class Chart(ABC):
 
 class NothingToDrawError(Exception):
     """The rows have nothing that a chart could show; the message is a sentence for the reader."""
-
-
-charts: Registry[Chart] = Registry("chart", "adaptlab.report.charts")
-
-
-def in_order() -> list[Chart]:
-    """All charts in the order in which they stand on the page."""
-    return sorted(charts.all(), key=lambda chart: (chart.order, chart.name))
 
 
 def groups(rows: Iterable[RunRow]) -> dict[tuple[str, str], list[RunRow]]:

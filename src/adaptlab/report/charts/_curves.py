@@ -48,16 +48,17 @@ def curves(rows: Sequence[RunRow], methods: Sequence[str], value_of: ValueOf, ti
         alt.Tooltip("step:Q", title="step"),
         alt.Tooltip("text:N", title=title),
     ]
-    layers = [
+    lines = alt.layer(  # layered by themselves, so that the chart holds their data once
         base.mark_area(opacity=0.16).encode(y=bounds, y2="high:Q", color=colour(methods)),
         base.mark_line(strokeWidth=2).encode(y=y, color=colour(methods), strokeDash=dash(methods)),
         base.mark_point(size=60, filled=True, opacity=0).encode(y=y, color=colour(methods), tooltip=tip),
-        *_line_ends(means, domain, y, methods),
-    ]
+    )
+    layers = [lines, alt.layer(*_line_ends(means, domain, y, methods))]
     if broken:
         lost = alt.Chart(alt.Data(values=broken)).encode(x=x, y=y, detail="run:N", color=colour(methods))
         ends = lost.transform_filter("datum.last").mark_point(shape="cross", angle=45, size=70, filled=True, opacity=1)
-        layers += [lost.mark_line(strokeWidth=1, opacity=0.8), ends.encode(tooltip=[*tip, "run:N", "status:N"])]
+        told = ends.encode(tooltip=[*tip, alt.Tooltip("run:N"), alt.Tooltip("status:N")])
+        layers.append(alt.layer(lost.mark_line(strokeWidth=1, opacity=0.8), told))
     return alt.layer(*layers).properties(width="container", height=HEIGHT)
 
 

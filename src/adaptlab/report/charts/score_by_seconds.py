@@ -37,8 +37,8 @@ class ScoreBySeconds(Chart):
         )
         if len(machines) == 1:
             return scatter(points, axis, rows, methods)
-        note = [f"Clocks of {len(machines)} machines: compare seconds only within one.", *_machine_lines(rows)]
-        return scatter(points, axis, rows, methods, title={"text": "", "subtitle": note})
+        note = f"Clocks of {len(machines)} machines: compare seconds only within one."
+        return scatter(points, axis, rows, methods, title={"text": note, "subtitle": _machine_lines(rows)})
 
     def caption(self, rows: Sequence[RunRow]) -> str:
         clock = (
