@@ -28,7 +28,7 @@ def find_task(name: str) -> Task:
     path = Path(name).expanduser()
     if path.exists():
         return FileTask(path)
-    if os.sep in name or format_of(path) is not None:
+    if "/" in name or os.sep in name or format_of(path) is not None:
         raise DataError(
             f"There is no file or folder {name}: give a path to your rows, or a name from `adaptlab list tasks`."
         )

@@ -107,10 +107,10 @@ def divide(published: Published, kind: Kind, labels: tuple[str, ...], source: st
     if validation and test:
         select, report = validation, test
     elif validation:
-        _need(len(validation), 2, f"{source} has {len(validation)} validation rows and no test rows")
+        _need(len(validation), 2, f"{source} has {_counted(validation, 'validation row')} and no test rows")
         select, report = take(validation, len(validation) // 2, salt="halve validation", stratify=stratify)
     else:
-        _need(len(train), FEWEST_ROWS, f"{source} has {len(train)} training rows and no validation rows")
+        _need(len(train), FEWEST_ROWS, f"{source} has {_counted(train, 'training row')} and no validation rows")
         lone, usable = _lone_classes(train) if stratify else ([], train)
         warnings += [
             f"Class '{_name(row.label, labels)}' has one row, which stays in training: no score is about it."
@@ -212,7 +212,9 @@ def _missing_classes(train: Sequence[Example], labels: tuple[str, ...]) -> list[
     missing = [label for index, label in enumerate(labels) if index not in present]
     if not missing:
         return []
-    return [f"The {len(train)} training examples lack {_listed(missing)}: no run can learn what it is not shown."]
+    return [
+        f"Training on {_counted(train, 'example')} without {_listed(missing)}: no run can learn what it is not shown."
+    ]
 
 
 def _overlaps(
@@ -239,6 +241,10 @@ def _lone_classes(rows: Sequence[Example]) -> tuple[list[Example], list[Example]
 
 def _name(label: int | float | str, labels: tuple[str, ...]) -> str:
     return labels[label] if labels and isinstance(label, int) else str(label)
+
+
+def _counted(rows: Sequence[Example], what: str) -> str:
+    return f"{len(rows)} {what}{'' if len(rows) == 1 else 's'}"
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:

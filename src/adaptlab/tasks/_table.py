@@ -140,18 +140,13 @@ def _parse_delimited(text: str, name: str, delimiter: str) -> Table:
 
 
 def _check_header(header: list[str], name: str, delimiter: str) -> None:
-    if len(header) == 1:
+    better = max(_DELIMITERS, key=header[0].count)
+    if len(header) == 1 and better in header[0]:
         used = _DELIMITERS.get(delimiter, repr(delimiter))
-        better = max(_DELIMITERS, key=header[0].count)
-        if better in header[0] and better != delimiter:
-            flag = "tab" if better == "\t" else better
-            raise DataError(
-                f"{name} has only one column when {used} separates columns: its first line has "
-                f"{_DELIMITERS[better]} instead, so give --delimiter '{flag}'."
-            )
+        flag = "tab" if better == "\t" else better
         raise DataError(
-            f"{name} has only one column ('{header[0]}') when {used} separates columns: it needs a text and a label "
-            "column; give --delimiter if something else separates them."
+            f"{name} has only one column when {used} separates columns: its first line has {_DELIMITERS[better]} "
+            f"instead, so give --delimiter '{flag}'."
         )
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
