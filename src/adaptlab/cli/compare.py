@@ -81,7 +81,7 @@ def run_study(study: StudyConfig, out: Path, output: Output) -> None:
 
 def show_result(result: StudyResult, output: Output) -> None:
     """Notes on stderr; on stdout the table and, alone on the last line, the page's path."""
-    from adaptlab.cli.progress import counted, outcome
+    from adaptlab.cli.progress import counted
     from adaptlab.report import terminal_table
 
     for warning in result.warnings:
@@ -90,11 +90,21 @@ def show_result(result: StudyResult, output: Output) -> None:
         output.note(f"{counted(len(result.skipped), 'run')} had been done before and did not run again.")
     output.document(_document(result))
     output.show(terminal_table(result.folder))
-    for record in result.records:
-        if record.name in result.failed:
-            output.note(f"Failed: {record.name}: {outcome(record)}; see {result.folder / 'runs' / record.name}.")
+    for reason, names in _failures(result).items():
+        output.note(f"{counted(len(names), 'run')} {reason}: {', '.join(names)}")
     if result.page is not None:
         output.line(str(result.page))
+
+
+def _failures(result: StudyResult) -> dict[str, list[str]]:
+    """Names of the runs that did not finish, by how they ended; one sentence for what befell all of them."""
+    from adaptlab.cli.progress import outcome
+
+    reasons: dict[str, list[str]] = {}
+    for record in result.records:
+        if record.name in result.failed:
+            reasons.setdefault(outcome(record), []).append(record.name)
+    return reasons
 
 
 def _document(result: StudyResult) -> dict[str, Any]:

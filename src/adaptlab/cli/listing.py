@@ -127,9 +127,11 @@ def runs(study: StudyDir, json: Json = False, quiet: Quiet = False, log_level: L
             "primary": None if record.primary is None else record.primary.model_dump(mode="json"),
             "train_seconds": record.cost.train_seconds,
             "error": None if record.error is None else record.error.message,
-            "path": str(study / "runs" / record.name),
+            "weights": run.adapter.is_dir(),
+            "path": str(run.path),
         }
-        for record in folder.records()
+        for run in folder.runs()
+        if (record := folder.record(run)) is not None
     ]
     for damaged in folder.damaged:
         output.note(f"Note: {damaged}")
@@ -140,6 +142,7 @@ def runs(study: StudyDir, json: Json = False, quiet: Quiet = False, log_level: L
             "run": lambda row: row["name"],
             "status": lambda row: row["status"],
             "score": lambda row: _score(row["primary"]),
+            "weights": lambda row: "kept" if row["weights"] else "-",
             "train s": lambda row: "-" if row["train_seconds"] is None else f"{row['train_seconds']:.1f}",
         },
     )

@@ -17,7 +17,9 @@ from typing import Annotated, Any
 import typer
 
 from adaptlab.cli import compare, demo, evaluate, listing, predict, report, train, validate
-from adaptlab.errors import AdaptlabError, ConfigError
+from adaptlab.errors import AdaptlabError, ConfigError, InterruptedRunError
+
+_INTERRUPTED = InterruptedRunError.exit_code
 
 app = typer.Typer(
     name="adaptlab",
@@ -65,8 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if code == 130:
-        print("Interrupted: what was written is valid; give the same command again to go on.", file=sys.stderr)
     return code
 
 
@@ -74,14 +74,18 @@ def _run(given: list[str]) -> int:
     try:
         app(given, prog_name="adaptlab")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        return _interrupted() if code == _INTERRUPTED else code
+    except InterruptedRunError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     except AdaptlabError as error:
         if _debugging(given):
             _print_traceback()
         _print_error(error, as_json="--json" in given)
         return error.exit_code
     except KeyboardInterrupt:
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -91,6 +95,11 @@ def _run(given: list[str]) -> int:
         print(f"Unexpected {type(error).__name__}: {error}.{hint}", file=sys.stderr)
         return 1
     return 0
+
+
+def _interrupted() -> int:
+    print("Interrupted: what was written is valid; give the same command again to go on.", file=sys.stderr)
+    return _INTERRUPTED
 
 
 def _print_error(error: AdaptlabError, *, as_json: bool) -> None:

@@ -73,7 +73,7 @@ def _plain(output: Output) -> Listener:
             case RunEnded():
                 left = tally.seconds_left()
                 rest = f", about {duration(left)} left" if left is not None and tally.done < tally.total else ""
-                output.note(f"[{tally.done}/{tally.total}] {event.name}: {outcome(event.record)}{rest}")
+                output.note(f"[{tally.done}/{tally.total}] {event.name}: {_brief(event.record)}{rest}")
 
     return listen
 
@@ -108,7 +108,7 @@ def _live() -> Iterator[Listener]:
                 case StepDone():
                     _show_step(bars, run, event)
                 case RunEnded():
-                    console.print(f"{event.name}: {outcome(event.record)}", soft_wrap=True)
+                    console.print(f"{event.name}: {_brief(event.record)}", soft_wrap=True)
                     bars.reset(run, description="loading", total=None, rest="")
             _show_study(bars, study, tally)
 
@@ -145,6 +145,12 @@ def outcome(record: Record) -> str:
         words = f"{record.primary.name} {record.primary.value:.4f} on {record.primary.evaluation_set}"
     seconds = record.cost.train_seconds
     return words if seconds is None else f"{words}, trained in {duration(seconds)}"
+
+
+def _brief(record: Record) -> str:
+    """As :func:`outcome`, short enough for a line: the whole reason comes at the end."""
+    words = outcome(record)
+    return words if len(words) <= 100 else f"{words[:99]}…"
 
 
 def duration(seconds: float) -> str:

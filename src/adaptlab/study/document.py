@@ -200,6 +200,10 @@ class _Places:
             where = without_index if without_index in self.lines else where[:-1]
         if where:
             return self.lines[where], f"{self.path}:{self.lines[where]}: {message}"
+        if not self.path and message == "'task' is missing":
+            return 0, "No task was given: say it with --task, or name a study file."
+        if not self.path and message == "'methods' is missing":
+            return 0, "No method was given: say it with --methods, or name a study file."
         return 0, f"{self.path}: {message}" if self.path else message
 
 

@@ -78,11 +78,15 @@ def check_methods(study: StudyConfig) -> list[Problem]:
     return [problem for index, entry in enumerate(study.methods) for problem in check_entry(entry, index)]
 
 
+def task_label(task_name: str) -> str:
+    """How people and file names call a task: its name, or the stem of the user's file."""
+    is_path = "/" in task_name or "." in task_name
+    return PurePath(task_name).name.split(".")[0] if is_path else task_name
+
+
 def run_name(task_name: str, label: str, seed: int, run_id: str) -> str:
-    """``<task>-<method label>-s<seed>-<first 8 of the id>``: always one folder name. A path as task gives its stem."""
-    if "/" in task_name or "." in task_name:
-        task_name = PurePath(task_name).name.split(".")[0]
-    return f"{safe_name(task_name)[:_LONGEST_PART]}-{safe_name(label)[:_LONGEST_PART]}-s{seed}-{run_id[:8]}"
+    """``<task>-<method label>-s<seed>-<first 8 of the id>``: always one folder name."""
+    return f"{safe_name(task_label(task_name))[:_LONGEST_PART]}-{safe_name(label)[:_LONGEST_PART]}-s{seed}-{run_id[:8]}"
 
 
 def _run(
