@@ -160,6 +160,7 @@ def evaluate(
         ConfigError: the task's answers are not the run's.
         AdaptlabError: the data or the run is not usable.
     """
+    from adaptlab.study.expand import task_label
     from adaptlab.tasks import find_task
     from adaptlab.tasks._base import DataAccess
 
@@ -167,11 +168,11 @@ def evaluate(
     config = task if isinstance(task, TaskConfig) else TaskConfig(name=task, eval_examples=eval_examples)
     plugin = find_task(config.name)
     data = plugin.load(config, DataAccess(data_root=data_root))
-    metrics = predictor.score(data, plugin.metrics)
-    path = Path(run_dir) / "evaluations" / f"{safe_name(plugin.name)}.json"
+    metrics = predictor.score(data, data.metrics)
+    path = Path(run_dir) / "evaluations" / f"{safe_name(task_label(config.name))}.json"
     path.parent.mkdir(exist_ok=True)
     document: dict[str, Any] = {
-        "task": plugin.name,
+        "task": task_label(config.name),
         "task_version": plugin.version,
         "data": data.fingerprint,
         "metrics": metrics,

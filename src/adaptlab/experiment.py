@@ -33,7 +33,7 @@ from adaptlab.runs.files import scrub
 from adaptlab.runs.record import ConfigPart, Cost, CurvePoint, DataPart, ErrorPart, Parameters, Primary, Record, Status
 from adaptlab.runs.store import Predictions, RunFolder, StudyFolder
 from adaptlab.study.events import Listener, RunStarted, StepDone
-from adaptlab.tasks import find_task
+from adaptlab.study.expand import task_label
 from adaptlab.tasks._base import TaskData
 from adaptlab.training import checkpoint
 from adaptlab.training.batches import BatchPlan, collate
@@ -103,7 +103,7 @@ def execute(run: ResolvedRun, folder: RunFolder, study: StudyFolder, workshop: W
     try:
         result = _train_and_answer(run, folder, workshop, record)
         for name, examples in run.data.report.items():
-            study.write_items(find_task(run.resolved.task.name).name, name, examples)
+            study.write_items(task_label(run.resolved.task.name), name, examples)
         record = result
     except InterruptedRunError as interruption:
         folder.write_record(_ended(record, "interrupted", interruption))
@@ -133,7 +133,8 @@ def _train_and_answer(run: ResolvedRun, folder: RunFolder, workshop: Workshop, r
     stage = _stage(run, base, workshop)
     record.cost.load_seconds = time.perf_counter() - started
     record.parameters = count_parameters(stage.member.attached)
-    record.warnings += base.warnings
+    record.warnings += [*base.warnings, *stage.member.attached.warnings]
+    record.training["attention_dropout"] = base.attention_dropout
     try:
         resumed = checkpoint.load(stage.member, folder.checkpoint)
     except RecordError as error:
@@ -145,7 +146,7 @@ def _train_and_answer(run: ResolvedRun, folder: RunFolder, workshop: Workshop, r
 
     selection = workshop.encoded(run, base, "select")
     evaluations = _Clock()
-    wanted = find_task(run.resolved.task.name).metrics
+    wanted = run.data.metrics
 
     def evaluate(_: Member) -> Mapping[str, float]:
         with evaluations:
@@ -209,7 +210,7 @@ def _stage(run: ResolvedRun, base: Base, workshop: Workshop) -> _Stage:
         training=training,
         objective=build_objective(config.objective, regression=regression),
         scaler=precision.scaler(),
-        higher_is_better=metrics.get(find_task(config.task.name).metrics[0]).higher_is_better,
+        higher_is_better=metrics.get(run.data.metrics[0]).higher_is_better,
     )
     backward = Solo(
         precision,
@@ -263,7 +264,7 @@ def _idle_copies(model: nn.Module) -> int:
 
 def _answer_report_sets(run: ResolvedRun, folder: RunFolder, workshop: Workshop, stage: _Stage, record: Record) -> None:
     base = workshop.base(run)
-    wanted = find_task(run.resolved.task.name).metrics
+    wanted = run.data.metrics
     predictions = []
     assert record.data is not None
     for name in run.data.report:
@@ -331,7 +332,7 @@ def _fresh_record(run: ResolvedRun, folder: RunFolder, workshop: Workshop) -> Re
         ),
         environment=environment(device=workshop.device, device_name=device_name, threads=torch.get_num_threads()),
         cost=Cost(),
-        training={"attention_dropout": "off", "dropout": "keyed"},
+        training={"dropout": "keyed"},
         started=_now(),
     )
 
