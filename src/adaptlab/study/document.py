@@ -69,7 +69,7 @@ def read_study(path: Path | str | None, flags: Flags | None = None) -> StudyConf
     """
     flags = flags or Flags()
     document, lines = ({}, {}) if path is None else _load(Path(path))
-    spelt = {(key,): flags.spelt.get(key, _flag(key)) for key in flags.study}
+    spelt: dict[Where, str] = {(key,): flags.spelt.get(key, _flag(key)) for key in flags.study}
     places = _Places("" if path is None else str(path), lines, spelt)
     _drop_rival_length(document, flags.study)
     document = _with_execution({**document, **flags.study}, flags.study)
