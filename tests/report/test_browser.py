@@ -21,14 +21,14 @@ HOSTILE = "</script><script>document.title = 'hacked'</script><img src=x onerror
 
 def opened(page: Path, tmp_path: Path) -> tuple[str, str]:
     """The document after its scripts have run, and what the console said."""
-    browser = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
     if browser is None:
         pytest.skip("Chromium is not installed: `apt install chromium` brings it")
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-         "--enable-logging=stderr", "--virtual-time-budget=10000", "--window-size=1200,900", "--dump-dom", page.as_uri()],
+         "--enable-logging=stderr", "--virtual-time-budget=10000", "--window-size=1200,900", "--dump-dom",
+         page.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)

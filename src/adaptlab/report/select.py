@@ -50,6 +50,7 @@ class RunRow:
 
     Attributes:
         method: the label of the method's variant, as tables call it; ``method_name`` is the plugin's.
+        warnings: the run's own and those about its data.
         setting: values of whatever else varies inside the selection, e.g. ``{"train_examples": "100"}``.
         given, resolved: the configuration, nested as in record.json.
         folder: where the run's files are; ``None`` for a run without any (another tool's result).
@@ -191,7 +192,7 @@ def _row(record: Record, folder: Path, study: str) -> RunRow:
         training=record.training,
         environment=record.environment,
         engine=record.engine,
-        warnings=tuple(record.warnings),
+        warnings=(*record.warnings, *(record.data.warnings if record.data else ())),
         error=record.error,
         started=record.started,
         ended=record.ended,
