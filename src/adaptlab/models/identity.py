@@ -76,7 +76,7 @@ def weights_identity(config: ModelConfig) -> str:
     """
     location = locate(config)
     if location.folder is None:
-        return f"revision:{_commit(config)}"
+        return f"revision:{_hub_config(config).parent.name}"
     folder = location.folder
     weights = weight_files(folder, config)
     names = ["config.json", *(path.name for path in weights), *_TOKENIZER_FILES]
@@ -95,7 +95,7 @@ def read_config(config: ModelConfig) -> dict[str, Any]:
     if location.folder is not None:
         path = location.folder / "config.json"
     else:
-        path = _hub_file(config, "config.json")
+        path = _hub_config(config)
     return _parse_config(path, config)
 
 
@@ -211,55 +211,40 @@ def _is_native(raw: dict[str, Any]) -> bool:
 
 
 @functools.cache
-def _commit(config: ModelConfig) -> str:
-    """The commit that ``config.revision`` (or ``main``) is at: the hub's word, else what the cache last saw.
+def _hub_config(config: ModelConfig) -> Path:
+    """The snapshot's config.json, in the hub's cache under its commit: ``.../snapshots/<commit>/config.json``.
 
-    Asked once in a process, so that a run is trained on the very snapshot that its id names.
+    Asked once in a process, so that a run is trained on the very snapshot that its id names. Where the hub does not
+    answer, the client takes what its cache last saw.
     """
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-
-    problem: Exception | None = None
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            sha = HfApi().model_info(config.id, revision=config.revision, timeout=20).sha
-            if sha is not None:
-                return sha
-        except Exception as error:  # judged below, once the cache has been asked
-            problem = error
-            if _is_refusal(error):
-                raise _hub_problem(config, error) from error
-    cached = try_to_load_from_cache(config.id, "config.json", revision=config.revision or "main")
-    if isinstance(cached, str):
-        return Path(cached).parent.name
-    raise _hub_problem(config, problem)
-
-
-def _hub_file(config: ModelConfig, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     try:
-        return Path(hf_hub_download(config.id, name, revision=_commit(config)))
-    except (ModelError, HubError):
-        raise
-    except Exception as error:
-        raise _hub_problem(config, error) from error
+        # Asked first because a download tries for 20 seconds to reach a hub that is not there.
+        get_hf_file_metadata(hf_hub_url(config.id, "config.json", revision=config.revision))
+        return Path(hf_hub_download(config.id, "config.json", revision=config.revision))
+    except Exception as error:  # the client's own errors, and those of its HTTP library
+        refusal = _refusal(config, error)
+        cached = try_to_load_from_cache(config.id, "config.json", revision=config.revision) if not refusal else None
+        if isinstance(cached, str):
+            return Path(cached)
+        raise refusal or _no_answer(config, error) from error
 
 
 def _snapshot(config: ModelConfig) -> Path:
-    """Fetch what loading needs, and no weights in a second format."""
-    from huggingface_hub import HfApi, constants, snapshot_download
+    """Fetch what loading needs, and no weights in a second format. Without the hub, what was fetched before."""
+    from huggingface_hub import HfApi, snapshot_download
 
-    commit = _commit(config)
+    folder = _hub_config(config).parent
     try:
-        if constants.HF_HUB_OFFLINE:
-            return Path(snapshot_download(config.id, revision=commit, local_files_only=True))
-        names = [name for name in HfApi().list_repo_files(config.id, revision=commit) if "/" not in name]
-        wanted = _wanted_files(names, config)
-        return Path(snapshot_download(config.id, revision=commit, allow_patterns=wanted))
-    except (ModelError, HubError):
+        names = [name for name in HfApi().list_repo_files(config.id, revision=folder.name) if "/" not in name]
+        return Path(snapshot_download(config.id, revision=folder.name, allow_patterns=_wanted_files(names, config)))
+    except ModelError:
         raise
-    except Exception as error:
-        raise _hub_problem(config, error) from error
+    except Exception as error:  # the client's own errors, and those of its HTTP library
+        if _weights_in(folder, (".safetensors", *_PICKLED)):
+            return folder
+        raise _refusal(config, error) or _no_answer(config, error) from error
 
 
 def _wanted_files(names: list[str], config: ModelConfig) -> list[str]:
@@ -276,32 +261,36 @@ def _wanted_files(names: list[str], config: ModelConfig) -> list[str]:
     return [*(safe or pickled), *(name for name in names if name.endswith(kept))]
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether the hub answered, and said no."""
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+def _refusal(config: ModelConfig, error: Exception) -> HubError | ModelError | None:
+    """What is to be said where the hub answered, and said no."""
+    from huggingface_hub import errors
 
-    return isinstance(error, (GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError))
-
-
-def _hub_problem(config: ModelConfig, error: Exception | None) -> HubError | ModelError:
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-
-    close = near_matches(config.id, [*ALIASES, *(str(n) for n in _neighbours(Path(config.id)))])
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         return HubError(f"The model '{config.id}' is gated: accept its terms on the hub, then run `hf auth login`.")
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return HubError(f"The model '{config.id}' has no revision '{config.revision}': leave it out, or name another.")
-    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
         return ModelError(
-            f"No model is called '{config.id}': it is no folder here and the hub has no such id.{hint} "
+            f"No model is called '{config.id}': it is no folder here and the hub has no such id.{_near(config)} "
             f"Give a folder, a hub id such as google-bert/bert-base-uncased, or minilm."
         )
-    reason = "" if error is None else f" ({type(error).__name__})"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return ModelError(
+            f"The hub's '{config.id}' has no config.json, so transformers cannot load it: choose another."
+        )
+    return None
+
+
+def _no_answer(config: ModelConfig, error: Exception) -> HubError:
     return HubError(
-        f"The model '{config.id}' is no folder here and not in the hub's cache, and the hub cannot be reached{reason}."
-        f"{hint} {_OFFLINE.format(id=config.id)}"
+        f"The model '{config.id}' is no folder here and not in the hub's cache, and the hub cannot be reached "
+        f"({type(error).__name__}).{_near(config)} {_OFFLINE.format(id=config.id)}"
     )
+
+
+def _near(config: ModelConfig) -> str:
+    close = near_matches(config.id, [*ALIASES, *_neighbours(Path(config.id))])
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 # --- hashes of files -------------------------------------------------------------------------------------------------
