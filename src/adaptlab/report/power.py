@@ -1,0 +1,66 @@
+"""How many seeds, or items, would tell two methods apart.
+
+A study of S seeds a method and I items estimates the difference of two methods with a variance and degrees of freedom
+that follow from the variance components (:class:`~adaptlab.report.significance.Components`, which a first comparison
+estimates). The chance that :func:`~adaptlab.report.significance.compare_methods` then sees a true difference is that of
+a noncentral t variable beyond the critical value. Source: Westfall, Kenny and Judd 2014, Journal of Experimental
+Psychology: General 143; Hillis, Obuchowski and Berbaum 2011, Academic Radiology 18.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from scipy.special import nctdtr, stdtrit
+
+from adaptlab.report.significance import FEWEST_SEEDS, Components
+
+#: More is no plan.
+MOST_SEEDS = 10_000
+MOST_ITEMS = 100_000_000
+
+
+def power(difference: float, components: Components, seeds: int, items: int, *, alpha: float = 0.05) -> float:
+    """Chance that a true ``difference`` is significant (two-sided) with ``seeds`` of each method and ``items``."""
+    variance, freedom = components.variance(seeds, items)
+    if variance == 0:
+        return 1.0 if difference else alpha
+    critical, shift = stdtrit(freedom, 1 - alpha / 2), abs(difference) / math.sqrt(variance)
+    return float(1 - nctdtr(freedom, shift, critical) + nctdtr(freedom, shift, -critical))
+
+
+def seeds_needed(
+    difference: float, components: Components, items: int, *, wanted: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """Fewest seeds of each method with which ``difference`` is seen with the chance ``wanted``, at ``items`` items.
+
+    ``None``: no number of seeds is enough, as the items alone leave too much doubt.
+    """
+    return _fewest(lambda n: power(difference, components, n, items, alpha=alpha), wanted, FEWEST_SEEDS, MOST_SEEDS)
+
+
+def items_needed(
+    difference: float, components: Components, seeds: int, *, wanted: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """Fewest items with which ``difference`` is seen with the chance ``wanted``, at ``seeds`` seeds of each method.
+
+    ``None``: no number of items is enough, as the seeds alone leave too much doubt.
+    """
+    return _fewest(lambda n: power(difference, components, seeds, n, alpha=alpha), wanted, 2, MOST_ITEMS)
+
+
+def _fewest(chance: Callable[[int], float], wanted: float, least: int, most: int) -> int | None:
+    enough = least
+    while chance(enough) < wanted:
+        if enough >= most:
+            return None
+        enough = min(2 * enough, most)
+    too_few = max(enough // 2, least - 1)
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        if chance(middle) < wanted:
+            too_few = middle
+        else:
+            enough = middle
+    return enough
