@@ -15,6 +15,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from adaptlab.config import TaskConfig
@@ -80,7 +81,7 @@ class StdlibDocs(Task):
             DataError: this Python came without its source files.
         """
         refuse_file_options(self.name, config)
-        docs = distinct(list(_read(Path(sysconfig.get_paths()["stdlib"]))))
+        docs = usable_docs(Path(sysconfig.get_paths()["stdlib"]))
         labels = tuple(sorted(AREAS))
         rows = [Example(doc.place, (doc.text,), labels.index(doc.area)) for doc in docs]
         return assemble(
@@ -92,6 +93,12 @@ class StdlibDocs(Task):
             source="Python standard library",
             revision=platform.python_version(),
         )
+
+
+@cache
+def usable_docs(library: Path) -> tuple[_Doc, ...]:
+    """The rows in ``library``, read once a process: the files of a running Python do not change."""
+    return tuple(distinct(list(_read(library))))
 
 
 def _read(library: Path) -> Iterator[_Doc]:
