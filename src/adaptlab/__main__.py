@@ -1,0 +1,7 @@
+"""``python -m adaptlab`` is ``adaptlab``."""
+
+import sys
+
+from adaptlab.cli.main import main
+
+sys.exit(main())
