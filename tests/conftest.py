@@ -76,3 +76,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         return built[architecture]
 
     return build
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="write tests/golden/losses.json anew")

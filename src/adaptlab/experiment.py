@@ -190,7 +190,8 @@ def _stage(run: ResolvedRun, base: Base, workshop: Workshop) -> _Stage:
     data = workshop.encoded(run, base, "train")
     precision = Precision(training.dtype, workshop.device)
     attached = attach(base, config)
-    precision.prepare(attached, workshop._casts)
+    # A run with weights of its own would leave its casts behind; those of the shared base serve every run.
+    precision.prepare(attached, {} if attached.method.placement == "base" else workshop._casts)
     clock = DropoutClock()
     key_dropout(attached.model, base.layout.blocks, clock)
     pad_id, side = base.tokenizer.pad_token_id, base.tokenizer.padding_side
