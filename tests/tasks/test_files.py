@@ -292,6 +292,12 @@ def test_a_file_of_another_format_is_refused(write: Callable[..., Path]) -> None
         load(write("rows.xlsx", "x"))
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", ""])
+def test_a_name_that_no_file_can_have_is_an_unknown_task(name: str) -> None:
+    with pytest.raises(AdaptlabError, match="No task is called"):
+        find_task(name)
+
+
 def test_an_unknown_name_has_near_matches() -> None:
     with pytest.raises(AdaptlabError, match=r"No task is called 'stsbb': did you mean stsb"):
         find_task("stsbb")

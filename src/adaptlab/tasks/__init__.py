@@ -26,7 +26,7 @@ def find_task(name: str) -> Task:
     if name in registry:
         return registry.get(name)
     path = Path(name).expanduser()
-    if path.exists():
+    if name and os.path.exists(path):  # unlike Path.exists, it is false for names that no file can have
         return FileTask(path)
     if "/" in name or os.sep in name or format_of(path) is not None:
         raise DataError(

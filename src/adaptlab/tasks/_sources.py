@@ -167,5 +167,5 @@ def _table(rows: Any) -> Table:
         for column, feature in rows.features.items()
         if isinstance(feature, datasets.ClassLabel) and feature.names
     }
-    plain = rows.with_format(None)
-    return Table({column: list(plain[column]) for column in plain.column_names}, names)
+    whole = rows.with_format("arrow")[:]  # row by row it takes fifty times as long
+    return Table({column: whole[column].to_pylist() for column in whole.column_names}, names)
