@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from adaptlab.config import HeadMode
 from adaptlab.errors import ConfigError, ModelError
 from adaptlab.methods import registry
 from adaptlab.methods._base import Setup
+from adaptlab.methods._peft import PeftMethod
+from adaptlab.methods.peft_native import ROWS
 from adaptlab.models.families import describe
 from tests.contracts.method_checks import Bench, bench
 
@@ -170,6 +173,12 @@ def test_weights_of_another_rank_are_refused(on: Callable[[str], Bench], tmp_pat
     method.save(attach(found, "lora", r=4), tmp_path)
     with pytest.raises(ModelError, match=r"do not fit this model and method.*lora_A.*has shape \(4, 32\)"):
         method.load(attach(found, "lora", r=8), tmp_path)
+
+
+def test_a_row_cannot_offer_what_it_fixes() -> None:
+    row = next(row for row in ROWS if row.name == "lora")
+    with pytest.raises(ValueError, match=r"lora fixes \['use_rslora'\]"):
+        PeftMethod(replace(row, fixed={"use_rslora": True}))
 
 
 # --- counts known from elsewhere (public configurations on the meta device; head excluded) ---------------------------

@@ -97,6 +97,7 @@ class Method(ABC):
     name: str
     summary: str
     paper: str = ""
+    note: str = ""
     placement: Placement
     Config: type[MethodOptions] = MethodOptions
     learning_rates: LearningRates

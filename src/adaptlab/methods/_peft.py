@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 
 _ADAPTER = "default"
 _PREFIX = "base_model.model."
-#: What PEFT's ``config`` is given here and never by a user's option.
-RESERVED = frozenset({
-    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
-    "inference_mode", "target_modules", "exclude_modules", "modules_to_save", "fan_in_fan_out",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +49,7 @@ class Row:
         fixed: settings of PEFT's configuration that make this variant what it is, e.g. ``{"use_dora": True}``.
         derived: settings that follow from the layout, the target names and the options.
         placement: ``base`` where attaching changes the base's own weights.
+        note: what a user should know before choosing it.
     """
 
     name: str
@@ -77,10 +73,14 @@ class PeftMethod(Method):
     """The :class:`Method` of a :class:`Row`."""
 
     def __init__(self, row: Row) -> None:
+        settled = set(row.fixed) & set(row.options.model_fields)
+        if settled:
+            raise ValueError(f"The row {row.name} fixes {sorted(settled)} and offers it as an option too.")
         self.row = row
         self.name = row.name
         self.summary = row.summary
         self.paper = row.paper
+        self.note = row.note
         self.placement = row.placement
         self.Config = row.options
         self.learning_rates = row.learning_rates

@@ -11,12 +11,15 @@ from adaptlab.methods._peft import PeftMethod, Row
 from adaptlab.models._base import Layer, Layout, resolve_targets
 
 
-class LoraOptions(MethodOptions):
+class LowRankOptions(MethodOptions):
     r: int = Field(8, ge=1, description="rank")
     lora_alpha: int = Field(16, ge=1, description="the update is scaled by lora_alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
-    use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r)")
     init_lora_weights: Literal[True, "gaussian"] = Field(True, description="how A starts (B starts at zero)")
+
+
+class LoraOptions(LowRankOptions):
+    use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r)")
 
 
 def _lora_count(layer: Layer, options: Any, layout: Layout) -> int:
