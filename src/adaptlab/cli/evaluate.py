@@ -53,7 +53,10 @@ def evaluate(
     try:
         config = TaskConfig.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(problem.message for problem in problems_of(error, settings)) from error
+        problems = problems_of(error, settings)
+        raise ConfigError(
+            one.message.replace(f"'{one.where[0]}'", f.flag(one.where[0]), 1) for one in problems
+        ) from error
     result = api.evaluate(run, config, data_root=data_root, device=device or "auto", model=model)
     output.document({"path": str(result.path), "metrics": result.metrics})
     table = Table(title=f"{run.name} on {task}")

@@ -96,6 +96,11 @@ _OF_MODELS = ("allow_pickle", "trust_remote_code")
 _WORDS = re.compile(r"[\w.-]+(,[\w.-]+)+")
 
 
+def flag(key: object) -> str:
+    """How a key is spelt as a flag."""
+    return f"--{str(key).replace('_', '-')}"
+
+
 def study_flags(given: Mapping[str, Any]) -> Flags:
     """The values of a command's flags, by parameter name, as what goes over a study file.
 
@@ -121,7 +126,7 @@ def study_flags(given: Mapping[str, Any]) -> Flags:
     if "text_columns" in task:
         task["text_columns"] = task["text_columns"].split(",")
     model = {key: keys[key] for key in _OF_MODELS if key in keys}
-    singular = {key: flag for key, flag in (("methods", "--method"), ("seeds", "--seed")) if flag[2:] in given}
+    singular = {key: word for key, word in (("methods", "--method"), ("seeds", "--seed")) if word[2:] in given}
     return Flags(study, task, model, method_options(keys.get("set", ())), singular)
 
 

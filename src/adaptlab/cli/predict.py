@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json as jsonlib
 import sys
 from collections.abc import Iterable, Iterator
@@ -43,15 +42,14 @@ def predict(
     "text", ["text", "pair"] or {"text": ..., "text_pair": ...}.
     """
     Output.start(json, quiet, log_level)
-    read = _texts(texts or [], input)
-    first = next(read, None)
-    if first is None:
+    read = list(_texts(texts or [], input))  # whole, so that a bad line costs no loading
+    if not read:
         raise DataError("There is nothing to predict: the input has no lines.")
     from adaptlab import api
 
     predictor = api.load(run, device=device or "auto", model=model)
-    for batch in _batches(itertools.chain([first], read)):
-        for prediction in predictor.predict(batch):
+    for start in range(0, len(read), _AT_ONCE):
+        for prediction in predictor.predict(read[start : start + _AT_ONCE]):
             print(jsonlib.dumps({"label": prediction.label, "scores": prediction.scores}, ensure_ascii=False))
         sys.stdout.flush()
 
@@ -135,8 +133,3 @@ def _decoded(lines: Iterable[bytes], source: str) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{source}, line {number}: not UTF-8: save the input in UTF-8.") from error
-
-
-def _batches(texts: Iterator[Text]) -> Iterator[list[Text]]:
-    while batch := list(itertools.islice(texts, _AT_ONCE)):
-        yield batch

@@ -91,7 +91,7 @@ def _live() -> Iterator[Listener]:
         TextColumn("{task.fields[rest]}"),
     )
     with Progress(*columns, console=console, transient=True) as bars:
-        study = bars.add_task("study", total=None, rest="")
+        study = bars.add_task("reading data and model", total=None, rest="")
         run = bars.add_task("loading", total=None, rest="", visible=False)
 
         def listen(event: Event) -> None:
