@@ -105,3 +105,11 @@ def test_the_version_is_told_once_each_and_the_same() -> None:
     assert adaptlab.__version__ == PROJECT["version"]
     assert PROJECT["license"] == "Apache-2.0"
     assert "Apache License" in (REPOSITORY / "LICENSE").read_text()
+
+
+def test_the_ci_script_is_sound_and_runs_checks_tests_and_wheel() -> None:
+    script = REPOSITORY / ".ci/run"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    text = script.read_text()
+    assert all(step in text for step in ("set -euo pipefail", "make check test", "make wheel", 'adaptlab" demo'))
