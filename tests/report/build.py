@@ -249,10 +249,12 @@ def damage(folder: Path) -> dict[str, str]:
         "no-schema-of-ours": (json.dumps({"epoch": 3, "eval_accuracy": 0.9}), "schema None"),
         "wrong-type": (json.dumps(document | {"metrics": "good"}), "metrics"),
         "field-missing": (json.dumps({k: v for k, v in document.items() if k != "status"}), "status"),
-        "no-record": (None, "not there yet"),
+        "a-folder": (None, "Cannot read"),
     }
     for name, (content, _) in contents.items():
         (folder / "runs" / name).mkdir()
-        if content is not None:
+        if content is None:
+            (folder / "runs" / name / "record.json").mkdir()
+        else:
             (folder / "runs" / name / "record.json").write_text(content)
     return {name: reason for name, (_, reason) in contents.items()}

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from adaptlab.errors import StudyError
+from adaptlab.report.answer import answer
 from adaptlab.report.select import Selection, curve_problems, read_studies
+from adaptlab.report.tables import results_grid
 from tests.report.build import METHODS, Run, build_study, damage, record_of, score_of, standard_runs
 
 
@@ -38,6 +40,16 @@ def test_ten_unusable_records_are_named_and_change_nothing(tmp_path: Path, selec
         assert expected[run] in problem.reason
         assert str(tmp_path) not in problem.reason
     assert [(row.name, row.score) for row in read.rows] == [(row.name, row.score) for row in selection.rows]
+
+
+def test_a_run_that_has_not_started_is_no_problem_and_is_counted(tmp_path: Path) -> None:
+    folder = build_study(tmp_path / "study", [Run(METHODS[0])], predictions=False)
+    (folder / "runs" / "sst2-lora-s0-00000000").mkdir()
+    read = read_studies([folder])
+    assert read.problems == ()
+    assert read.waiting == ("sst2-lora-s0-00000000",)
+    assert "Runs without a record yet: 1." in results_grid(read).notes
+    assert "Runs that have not started: 1." in answer(read).doubts
 
 
 def test_a_damaged_curve_is_named_and_only_its_curve_is_lost(tmp_path: Path) -> None:

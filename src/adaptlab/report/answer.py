@@ -150,6 +150,8 @@ def _doubts(selection: Selection) -> tuple[str, ...]:
     running = sum(row.status == "running" for row in rows)
     if running:
         doubts.append(f"{running} of {len(rows)} runs had not ended when this page was made.")
+    if selection.waiting:
+        doubts.append(f"Runs that have not started: {len(selection.waiting)}.")
     count = len(selection.problems)
     if count:
         doubts.append(f"{count} file{'s' if count > 1 else ''} could not be read and stay{'s' * (count == 1)} out.")

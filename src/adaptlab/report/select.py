@@ -101,11 +101,15 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The rows of one or several studies, in the order of their names, and the files that could not be used."""
+    """The rows of one or several studies, in the order of their names.
+
+    ``problems`` are files that could not be used; ``waiting`` names the runs that have a folder but no record yet.
+    """
 
     studies: tuple[str, ...]
     rows: tuple[RunRow, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem, ...] = ()
+    waiting: tuple[str, ...] = ()
 
 
 def read_studies(folders: Sequence[Path]) -> Selection:
@@ -116,15 +120,19 @@ def read_studies(folders: Sequence[Path]) -> Selection:
     """
     rows: dict[str, RunRow] = {}
     problems: list[Problem] = []
+    waiting: list[str] = []
     for folder in folders:
         for run in _run_folders(folder):
             row = _read_run(run, _study_name(folder))
-            if isinstance(row, Problem):
+            if row is None:
+                waiting.append(run.name)
+            elif isinstance(row, Problem):
                 problems.append(row)
             elif row.id not in rows or (rows[row.id].status != "finished" and row.status == "finished"):
                 rows[row.id] = row
     named = _with_settings(_with_short_names(list(rows.values())))
-    return Selection(tuple(_study_name(folder) for folder in folders), tuple(named), tuple(problems))
+    studies = tuple(_study_name(folder) for folder in folders)
+    return Selection(studies, tuple(named), tuple(problems), tuple(waiting))
 
 
 def curve_problems(rows: Iterable[RunRow]) -> list[Problem]:
@@ -148,15 +156,12 @@ def _run_folders(folder: Path) -> list[RunFolder]:
     return study.runs()
 
 
-def _read_run(run: RunFolder, study: str) -> RunRow | Problem:
+def _read_run(run: RunFolder, study: str) -> RunRow | Problem | None:
     try:
         record = run.read_record()
     except RecordError as error:
         return _problem(run.record_path, study, error)
-    if record is None:
-        reason = "it is not there yet: the run has not started, or is about to start again"
-        return Problem(_place(run.record_path, study), reason)
-    return _row(record, run.path, study)
+    return None if record is None else _row(record, run.path, study)
 
 
 def _place(file: Path, study: str) -> str:

@@ -219,6 +219,8 @@ def _notes(selection: Selection, variants: Sequence[AcrossTasks], machines: Mapp
         if any(variant.missing for variant in variants) and len({row.task for row in rows}) > 1:
             notes.append("The mean of tasks is formed per seed, from seeds that have every task. " + _missing(variants))
         notes.append("Training s is the wall clock of the training steps of one run, without loading and evaluation.")
+    if rows and selection.waiting:
+        notes.append(f"Runs without a record yet: {len(selection.waiting)}.")
     if len(machines) > 1:
         first = {row.environment.fingerprint: row for row in reversed(rows)}
         names = "; ".join(f"{letter}: {machine_text(first[key])}" for key, letter in machines.items())
