@@ -244,3 +244,9 @@ def test_clocks_of_two_machines_are_not_compared_in_the_answer(tmp_path: Path) -
 def test_without_a_finished_run_there_is_no_answer(tmp_path: Path) -> None:
     folder = build_study(tmp_path / "study", [diverged(Run(METHODS[0]))], predictions=False)
     assert answer(read_studies([folder])).lead == "No run has finished with a score yet."
+
+
+def test_a_head_alone_is_called_that(tmp_path: Path) -> None:
+    runs = [Run(METHODS[0]), Run(METHODS[-1])]
+    said = answer(read_studies([build_study(tmp_path / "study", runs, predictions=False)]))
+    assert "with nothing but the head trained and 2" in said.lead

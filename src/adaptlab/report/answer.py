@@ -123,7 +123,9 @@ def _is_near(best: _Candidate, other: _Candidate) -> bool:
 def _beside(best: _Candidate, other: _Candidate) -> str:
     within = ", within one standard deviation over seeds" if _is_near(best, other) else ""
     costs = []
-    if best.trainable and other.trainable is not None:
+    if other.trainable == 0 and best.trainable:
+        costs.append("nothing but the head trained")
+    elif best.trainable and other.trainable is not None:
         costs.append(f"{_percent(other.trainable / best.trainable)} of its trained parameters")
     if best.seconds and other.seconds is not None and len(best.machines | other.machines) == 1:
         costs.append(f"{_percent(other.seconds / best.seconds)} of its training time")
