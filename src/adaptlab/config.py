@@ -17,10 +17,10 @@ DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Readout = Literal["head", "verbalizer", "generate"]
 HeadMode = Literal["trained", "frozen", "adapted"]
 KeepWeights = Literal["all", "best", "none"]
+Optimizer = Literal["adamw", "adam", "adafactor", "sgd", "sgd-momentum", "sgd-nesterov", "lion", "adamw-8bit"]
+Schedule = Literal["constant", "linear", "cosine", "one-cycle", "linear-lr", "inverse-sqrt", "reduce-on-plateau"]
 # Names are listed here, and not asked of the modules behind them, so that a study is checked without importing torch.
 Objective = Literal["supervised"]
-Optimizer = Literal["adamw", "adam", "sgd"]
-Schedule = Literal["constant", "linear", "cosine"]
 Count = Annotated[int, Field(ge=1)]
 CountOrAll = Count | Literal["all"]
 
@@ -31,7 +31,7 @@ ID_VERSION = 1
 class Frozen(BaseModel):
     """Immutable, refuses unknown keys, accepts ``kebab-case`` keys for ``snake_case`` fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +83,7 @@ class TrainingConfig(Frozen):
     steps: Count | None = None
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    head_learning_rate: Annotated[float, Field(gt=0)] | None = None
     optimizer: Optimizer = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Schedule = "linear"
@@ -161,7 +162,7 @@ class MethodEntry(BaseModel):
     Keys other than those below are the method's own options (checked against its plugin when the study expands).
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False)
 
     name: str
     label: str = ""
@@ -227,6 +228,7 @@ class StudyConfig(Frozen):
     steps: Axis[Count] | None = None
     batch_size: Axis[Count] = (32,)
     learning_rate: Axis[Annotated[float, Field(gt=0)] | Literal["auto"]] = ("auto",)
+    head_learning_rate: Axis[Annotated[float, Field(gt=0)]] | None = None
     optimizer: Axis[Optimizer] = ("adamw",)
     weight_decay: Axis[Annotated[float, Field(ge=0)]] = (0.0,)
     schedule: Axis[Schedule] = ("linear",)

@@ -134,7 +134,7 @@ def test_best_weights_come_back_and_last_keeps_the_last(tiny_run: Build) -> None
     snapshots = {}
     original = Member.consider
 
-    def consider(member: Member, value: float) -> None:
+    def consider(member: Member, value: float, loss: float | None = None) -> None:
         snapshots[member.progress.step] = {n: p.detach().clone() for n, p in member.trained.items()}
         original(member, next(values))
 

@@ -28,6 +28,9 @@ from adaptlab.study.wording import Problem
 _LONGEST_PART = 60  # characters of a task's or label's name in a folder's name; the id keeps folders apart
 
 
+Facts = dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One way to run one method. ``label`` is the user's (or empty) until :func:`_labelled` has completed it."""
@@ -39,7 +42,7 @@ class Variant:
     head: HeadMode
     learning_rate: float | Literal["auto"]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Everything in which two variants of a method can differ, in the order in which a label tells it."""
         own = {_short(self.name, key): value for key, value in filled(self.name, self.options).items()}
         return {**own, "targets": self.targets, "head": self.head, "lr": self.learning_rate}
@@ -129,23 +132,17 @@ def _tasks(study: StudyConfig) -> Iterator[TaskConfig]:
 
 
 def _trainings(study: StudyConfig) -> Iterator[TrainingConfig]:
-    axes: dict[str, tuple[Any, ...]] = {
-        "epochs": study.epochs or (TrainingConfig().epochs,),
-        "steps": study.steps or (None,),
-        "batch_size": study.batch_size,
-        "optimizer": study.optimizer,
-        "weight_decay": study.weight_decay,
-        "schedule": study.schedule,
-        "warmup_ratio": study.warmup_ratio,
-        "dtype": study.dtype,
-    }
+    """The product over every key that a study shares with ``TrainingConfig``; the rate belongs to the variants."""
+    axes = {key: _axis(study, key) for key in TrainingConfig.model_fields if key != "learning_rate"}
     for values in itertools.product(*axes.values()):
-        yield TrainingConfig(
-            max_grad_norm=study.max_grad_norm,
-            eval_every=study.eval_every,
-            select=study.select,
-            **dict(zip(axes, values, strict=True)),
-        )
+        yield TrainingConfig(**dict(zip(axes, values, strict=True)))
+
+
+def _axis(study: StudyConfig, key: str) -> tuple[Any, ...]:
+    value = getattr(study, key)
+    if value is None and StudyConfig.model_fields[key].default is None:  # nobody said anything
+        value = TrainingConfig.model_fields[key].default
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _variants(study: StudyConfig) -> Iterator[Variant]:
@@ -166,29 +163,32 @@ def _targets(study: StudyConfig, entry: MethodEntry) -> tuple[str | tuple[str, .
     return (given,)  # type: ignore[return-value]  # no item of it is a tuple
 
 
-def _without_twins(variants: Iterable[Variant]) -> list[Variant]:
+def _without_twins(variants: Iterable[Variant]) -> list[tuple[Variant, Facts]]:
     """Each variant once, whether an option was written out or left to its default; a user's label is kept."""
-    unique: list[Variant] = []
+    unique: list[tuple[Variant, Facts]] = []
     for variant in variants:
-        twin = next((one for one in unique if one.name == variant.name and one.facts() == variant.facts()), None)
+        facts = variant.facts()
+        twin = next((n for n, (one, its) in enumerate(unique) if one.name == variant.name and its == facts), None)
         if twin is None:
-            unique.append(variant)
-        elif variant.label and not twin.label:
-            unique[unique.index(twin)] = variant
+            unique.append((variant, facts))
+        elif variant.label and not unique[twin][0].label:
+            unique[twin] = (variant, facts)
     return unique
 
 
-def _labelled(variants: list[Variant]) -> list[Variant]:
+def _labelled(variants: list[tuple[Variant, Facts]]) -> list[Variant]:
     """The variants with complete labels: the method's name or the user's word, then whatever tells them apart."""
-    groups: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for variant in variants:
-        groups[variant.name, variant.label].append(variant.facts())
+    groups: defaultdict[tuple[str, str], list[Facts]] = defaultdict(list)
+    for variant, facts in variants:
+        groups[variant.name, variant.label].append(facts)
+    varying = {
+        which: [key for key in group[0] if any(other[key] != group[0][key] for other in group)]
+        for which, group in groups.items()
+    }
     done = []
-    for variant in variants:
-        group, facts = groups[variant.name, variant.label], variant.facts()
-        telling = [key for key in facts if any(other[key] != facts[key] for other in group)]
-        label = "-".join([variant.label or variant.name, *(_told(key, facts[key]) for key in telling)])
-        done.append(replace(variant, label=label))
+    for variant, facts in variants:
+        words = (_told(key, facts[key]) for key in varying[variant.name, variant.label])
+        done.append(replace(variant, label="-".join([variant.label or variant.name, *words])))
     labels = [variant.label for variant in done]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -214,6 +214,6 @@ def _told(key: str, value: Any) -> str:
 
 def _number(value: float, *, scientific: bool) -> str:
     if not scientific:
-        return f"{value:g}"
+        return str(value) if isinstance(value, int) else f"{value:g}"
     mantissa, exponent = f"{value:e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

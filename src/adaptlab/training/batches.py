@@ -129,7 +129,7 @@ def collate(
     device: str = "cpu",
     padding_side: str = "right",
 ) -> Batch:
-    """``rows`` padded to ``length``: ``input_ids``, ``attention_mask`` and, if the data has them, ``token_type_ids``."""
+    """``rows`` padded to ``length``: ``input_ids``, ``attention_mask`` and, where there are any, ``token_type_ids``."""
     import torch
 
     sizes = data.lengths[rows]

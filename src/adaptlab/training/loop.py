@@ -87,14 +87,14 @@ def _evaluate(member: Member, hooks: Hooks) -> None:
     member.modes.eval()
     metrics = dict(hooks.evaluate(member))
     progress = member.progress
-    member.consider(metrics[hooks.select_by])
+    member.consider(metrics[hooks.select_by], metrics.get("loss", metrics.get("mse")))
     point = CurvePoint(
         step=progress.step,
         examples=progress.examples,
         tokens=progress.tokens,
         seconds=progress.seconds,
         train_loss=member.mean_loss_since_point(),
-        select_loss=metrics.get("loss"),
+        select_loss=metrics.get("loss", metrics.get("mse")),
         learning_rate=member.learning_rate,
         metrics=metrics,
     )

@@ -34,6 +34,7 @@ class Progress:
     best_step: int | None = None
     best_value: float | None = None
     diverged: bool = False
+    plateau: tuple[float, int, float] = (math.inf, 0, 1.0)  # schedules.Plateau, for reduce-on-plateau
     step_seconds: list[float] = field(default_factory=list)
 
 
@@ -66,14 +67,10 @@ class Member:
         self.total_steps: int = training.steps
         self.eval_every: int = training.eval_every
         self.scaler = scaler
+        self._reduces = training.schedule == "reduce-on-plateau"
         self._sign = 1.0 if higher_is_better else -1.0
         self.trained = attached.trained
-        self.optimizer = optimizers.build(
-            training.optimizer,
-            attached,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-        )
+        self.optimizer = optimizers.build(training, attached)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
 
@@ -95,7 +92,8 @@ class Member:
 
     def _factor(self) -> float:
         step = min(self.progress.step, self.total_steps - 1)
-        return schedules.factor(self.training.schedule, step, self.total_steps, self.training.warmup_ratio)
+        shape = schedules.factor(self.training.schedule, step, self.total_steps, self.training.warmup_ratio)
+        return shape * schedules.Plateau(*self.progress.plateau).factor if self._reduces else shape
 
     def rows(self) -> BatchRows:
         """The rows of the coming step."""
@@ -126,8 +124,15 @@ class Member:
         self.progress.loss_sum += loss
         self.progress.loss_steps += 1
 
-    def consider(self, value: float) -> None:
-        """Remember the present weights if ``value`` of the selection metric is the best so far (``last``: always)."""
+    def consider(self, value: float, loss: float | None = None) -> None:
+        """Remember the present weights if ``value`` of the selection metric is the best so far (``last``: always).
+
+        ``loss`` is the selection loss, which reduce-on-plateau looks at.
+        """
+        if self._reduces and loss is not None:
+            plateau = schedules.Plateau(*self.progress.plateau)
+            plateau.see(loss)
+            self.progress.plateau = (plateau.best, plateau.bad, plateau.factor)
         if self.progress.step == 0:
             return  # an untrained model is no candidate
         best = self.progress.best_value
