@@ -27,7 +27,8 @@ def save(member: Member, folder: Path) -> None:
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    save_file({name: t.contiguous() for name, t in tensors.items()}, new / _TENSORS)
+    # Copies, since safetensors refuses tensors that share memory, as 8-bit optimisers' tables do.
+    save_file({name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}, new / _TENSORS)
     values["sha256"] = _digest(new / _TENSORS)
     (new / _VALUES).write_text(json.dumps(values), encoding="utf-8")
     for path in (new / _TENSORS, new / _VALUES):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,14 +164,8 @@ class Member:
         """Everything that a resumed run needs: tensors, and plain values."""
         tensors = {f"trained/{name}": p.detach() for name, p in self.trained.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
-        optimizer = self.optimizer.state_dict()
-        plain: dict[str, dict[str, Any]] = {}
-        for index, state in optimizer["state"].items():
-            for key, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer/{index}/{key}"] = value
-                else:
-                    plain.setdefault(str(index), {})[key] = value
+        moments, plain = _flat(self.optimizer.state_dict()["state"])
+        tensors |= {f"optimizer/{path}": tensor for path, tensor in moments.items()}
         values = {
             "progress": dict(vars(self.progress)),
             "optimizer": plain,
@@ -189,12 +184,38 @@ class Member:
                 parameter.copy_(tensors[f"trained/{name}"])
         best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
         self.best = {name: v.to(self.trained[name].device) for name, v in best.items()} or None
-        state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in values["optimizer"].items()}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer/"):
-                _, index, name = key.split("/")
-                state.setdefault(int(index), {})[name] = tensor
+        moments = {k.removeprefix("optimizer/"): v for k, v in tensors.items() if k.startswith("optimizer/")}
+        state = {int(index): value for index, value in _nested({**values["optimizer"], **moments}).items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.scaler is not None and values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
         self.progress = Progress(**values["progress"])
+
+
+def _flat(state: Mapping[Any, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The leaves of a nested state by their path: tensors, and plain values."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for key, value in state.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            inner_tensors, inner_plain = _flat(value, f"{path}/")
+            tensors |= inner_tensors
+            plain |= inner_plain
+        elif isinstance(value, Tensor):
+            tensors[path] = value
+        else:
+            plain[path] = value
+    return tensors, plain
+
+
+def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`_flat` took apart."""
+    root: dict[str, Any] = {}
+    for path, value in leaves.items():
+        *parents, last = path.split("/")
+        place = root
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return root
