@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from scipy.special import nctdtr, stdtrit
 
-from adaptlab.report.significance import FEWEST_SEEDS, Components
+from adaptlab.report.significance import FEWEST_SEEDS, Components, degrees_of_freedom
 
 #: More is no plan.
 MOST_SEEDS = 10_000
@@ -23,7 +23,7 @@ MOST_ITEMS = 100_000_000
 
 def power(difference: float, components: Components, seeds: int, items: int, *, alpha: float = 0.05) -> float:
     """Chance that a true ``difference`` is significant (two-sided) with ``seeds`` of each method and ``items``."""
-    variance, freedom = components.variance(seeds, items)
+    variance, freedom = _planned(components, seeds, items)
     if variance == 0:
         return 1.0 if difference else alpha
     critical, shift = stdtrit(freedom, 1 - alpha / 2), abs(difference) / math.sqrt(variance)
@@ -48,6 +48,21 @@ def items_needed(
     ``None``: no number of items is enough, as the seeds alone leave too much doubt.
     """
     return _fewest(lambda n: power(difference, components, seeds, n, alpha=alpha), wanted, 2, MOST_ITEMS)
+
+
+def _planned(components: Components, seeds: int, items: int) -> tuple[float, float]:
+    """Variance of the difference in such a study, and the degrees of freedom its test may expect to have.
+
+    Welch's degrees of freedom are computed from estimated variances, which differ more than the true ones, so a study
+    has fewer than the true variances would give: the expectations of numerator and denominator are taken, with
+    E v**2 = variance**2 * (1 + 2 / f). With two equal variances and 3 seeds that is 3 instead of 4.
+    """
+    f = seeds - 1
+    by_seed = [(a + e / items) / seeds for a, e in zip(components.seed, components.residual, strict=True)]
+    squares = sum(v**2 for v in by_seed)
+    freedom = f * (sum(by_seed) ** 2 + 2 * squares / f) / (squares * (1 + 2 / f)) if squares else math.inf
+    of_items = components.item / items
+    return sum(by_seed) + of_items, degrees_of_freedom(sum(by_seed), freedom, of_items, items)
 
 
 def _fewest(chance: Callable[[int], float], wanted: float, least: int, most: int) -> int | None:

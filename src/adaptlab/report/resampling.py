@@ -40,9 +40,10 @@ def mean_interval_over_seeds(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of ``scores`` (``[seeds, items]``, 2 seeds or more), over both.
 
-    Seeds and items are drawn independently (Owen 2007, "The pigeonhole bootstrap"). Of S seeds S - 1 are drawn, without
-    which the variance over seeds would be too small by (S - 1) / S (Rao and Wu 1988). With fewer than about ten seeds
-    it is still too short, since percentiles know nothing of Student's t: for a claim use
+    Seeds and items are drawn independently (Owen 2007, "The pigeonhole bootstrap"; Sellam et al. 2022, "The
+    MultiBERTs"). Of S seeds S - 1 are drawn, without which the variance over seeds would be too small by (S - 1) / S
+    (Rao and Wu 1988). It counts what is left of seed and item together three times and is a little wide where that
+    dominates, and too short where few seeds do: for a claim use
     :func:`adaptlab.report.significance.mean_of_method`.
 
     Raises:
