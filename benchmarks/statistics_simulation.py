@@ -37,6 +37,7 @@ from adaptlab.report.significance import (
     Components,
     MethodDifference,
     MethodMean,
+    NoClaim,
     compare_all,
     compare_methods,
     compare_models,
@@ -124,9 +125,8 @@ def share(events: Iterable[bool]) -> float:
     return float(np.fromiter(events, dtype=bool).mean())
 
 
-def fires(claim: object) -> bool:
-    assert isinstance(claim, MethodDifference)
-    return claim.p < ALPHA
+def fires(claim: MethodDifference | NoClaim) -> bool:
+    return isinstance(claim, MethodDifference) and claim.p < ALPHA
 
 
 def percent(rate: float) -> str:
@@ -279,7 +279,7 @@ def other_rules(report: Report) -> None:
     found: dict[str, list[bool]] = {name: [] for name in names}
     for a, b in simulated(np.random.default_rng(400), (method, method), (5, 5), 1000, report.studies):
         found[names[0]].append(fires(compare_methods(a, b)))
-        found[names[1]].append(_welch_p(a.mean(axis=1), b.mean(axis=1)) < ALPHA)
+        found[names[1]].append(welch_p(a.mean(axis=1), b.mean(axis=1)) < ALPHA)
         found[names[2]].append(compare_models(a[0], b[0]).p < ALPHA)
     report.add(*table(["rule", "false findings, %"], [[k, percent(float(np.mean(v)))] for k, v in found.items()]), "")
     report.add(
@@ -287,7 +287,7 @@ def other_rules(report: Report) -> None:
     )
 
 
-def _welch_p(a: Floats, b: Floats) -> float:
+def welch_p(a: Floats, b: Floats) -> float:
     parts = np.array([a.var(ddof=1) / a.size, b.var(ddof=1) / b.size])
     freedom = parts.sum() ** 2 / (parts**2 / (np.array([a.size, b.size]) - 1)).sum()
     return float(2 * stdtr(freedom, -abs(a.mean() - b.mean()) / math.sqrt(parts.sum())))

@@ -208,7 +208,15 @@ def test_nothing_is_claimed_where_there_is_nothing_to_judge_by() -> None:
     broken[1, 2] = math.inf
     assert "finite" in refused(compare_methods(broken, crossed(3, 20)))
     assert "too few items" in refused(compare_methods(crossed(3, 1), crossed(3, 1)))
-    assert "do not vary" in refused(compare_methods(np.full((3, 9), 0.7), np.full((3, 9), 0.1)))
+    assert "variance" in refused(compare_methods(np.full((3, 9), 0.7), np.full((3, 9), 0.1)))
+    assert isinstance(mean_of_method(np.ones((3, 9))), NoClaim)
+
+
+def test_equal_accuracies_of_all_seeds_are_no_proof() -> None:
+    # Two of four right, every time: no seed differs from another, nor an item's mean from what chance makes of it.
+    first = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]])
+    second = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    assert "variance" in refused(compare_methods(first, second))
 
 
 def refused(claim: MethodDifference | NoClaim) -> str:

@@ -1,25 +1,15 @@
-"""The method test keeps its level where the truth is known; the whole grid is in benchmarks/statistics_simulation.py."""
+"""The method test keeps its level where the truth is known: part of the grid of benchmarks/statistics_simulation.py."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from adaptlab.report.significance import (
-    MethodDifference,
-    compare_all,
-    compare_methods,
-    tied_with_best,
-)
-from benchmarks.statistics_simulation import LIMITS, Method, _welch_p, simulated
+from adaptlab.report.significance import compare_all, compare_methods, tied_with_best
+from benchmarks.statistics_simulation import LIMITS, Method, fires, simulated, welch_p
 
 STUDIES = 2000
 ITEMS = 400
-
-
-def fires(claim: object) -> bool:
-    assert isinstance(claim, MethodDifference)
-    return claim.p < 0.05
 
 
 @pytest.mark.parametrize("seeds", [5, 3])
@@ -42,7 +32,7 @@ def test_without_a_true_difference_it_rarely_fires(first: Method, second: Method
 def test_a_test_that_forgets_the_items_would_be_noticed() -> None:
     method = Method(0.92, 0.005, affinity_std=2.0)
     pairs = simulated(np.random.default_rng(2), (method, method), (5, 5), ITEMS, STUDIES)
-    rate = np.mean([_welch_p(a.mean(axis=1), b.mean(axis=1)) < 0.05 for a, b in pairs])
+    rate = np.mean([welch_p(a.mean(axis=1), b.mean(axis=1)) < 0.05 for a, b in pairs])
     assert rate > 2 * LIMITS[5][1]
 
 

@@ -44,6 +44,8 @@ Floats = NDArray[np.float64]
 
 #: Below this, a variance over seeds is too badly known for any claim about methods.
 FEWEST_SEEDS = 3
+# Nothing varies, or by chance every seed has the same mean: then the variance is not 0 but unknown.
+_NO_VARIANCE = "the estimated variance over seeds and items is 0"
 
 
 # ---------------------------------------------------------------------------------- these trained models differ
@@ -109,7 +111,7 @@ def mcnemar_mid_p(only_first: int, only_second: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class NoClaim:
-    """Why nothing is claimed; ``difference`` (first minus second) is only what was observed."""
+    """Why nothing is claimed; ``difference`` (first minus second; of one method its mean) is only what was observed."""
 
     reason: str
     difference: float
@@ -182,7 +184,7 @@ def compare_methods(
     estimate = _Crossed.of([a - b]) if paired else _Crossed.of([a, b])
     rounding = 1e-12 * float(max(np.abs(a).max(), np.abs(b).max()))
     if estimate.variance <= rounding**2 and abs(observed) > rounding:
-        return NoClaim("the scores do not vary, neither over seeds nor over items", observed)
+        return NoClaim(_NO_VARIANCE, observed)
     return _difference(observed, estimate.variance, estimate.degrees_of_freedom, level, estimate.components)
 
 
@@ -196,6 +198,8 @@ def mean_of_method(scores: ArrayLike, *, level: float = 0.95) -> MethodMean | No
     if reason is not None:
         return NoClaim(reason, mean)
     estimate = _Crossed.of([y])
+    if estimate.variance <= (1e-12 * float(np.abs(y).max())) ** 2:
+        return NoClaim(_NO_VARIANCE, mean)
     error, freedom = math.sqrt(estimate.variance), estimate.degrees_of_freedom
     return MethodMean(mean, error, freedom, _interval(mean, error, freedom, level))
 
