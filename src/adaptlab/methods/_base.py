@@ -25,7 +25,7 @@ Placement = Literal["base", "layers", "prompt", "nothing"]
 class MethodOptions(BaseModel):
     """Base of a method's own options: frozen, unknown keys refused. PEFT's names where PEFT has one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
