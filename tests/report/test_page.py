@@ -250,3 +250,13 @@ def test_a_head_alone_is_called_that(tmp_path: Path) -> None:
     runs = [Run(METHODS[0]), Run(METHODS[-1])]
     said = answer(read_studies([build_study(tmp_path / "study", runs, predictions=False)]))
     assert "with nothing but the head trained and 2" in said.lead
+
+
+def test_a_difference_too_small_to_print_is_not_called_nothing(tmp_path: Path) -> None:
+    folder = build_study(tmp_path / "study", [Run(METHODS[0]), Run(METHODS[1])], predictions=False)
+    rows = [
+        replace(row, primary=row.primary.model_copy(update={"value": value}))
+        for row, value in zip(read_studies([folder]).rows, (0.9, 0.9001), strict=True)
+        if row.primary is not None
+    ]
+    assert " is less than 0.001 behind" in answer(Selection(("study",), tuple(rows))).lead

@@ -130,7 +130,9 @@ def _beside(best: _Candidate, other: _Candidate) -> str:
     if best.seconds and other.seconds is not None and len(best.machines | other.machines) == 1:
         costs.append(f"{_percent(other.seconds / best.seconds)} of its training time")
     with_costs = f", with {' and '.join(costs)}" if costs else ""
-    return f"{other.name} is {number_text(_gap(best, other))} behind{within}{with_costs}."
+    gap = _gap(best, other)
+    behind = number_text(gap) if gap >= 0.0005 else "less than 0.001"
+    return f"{other.name} is {behind} behind{within}{with_costs}."
 
 
 def _percent(share: float) -> str:
