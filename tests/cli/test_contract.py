@@ -20,9 +20,9 @@ _ALWAYS = {"--json", "--quiet", "-q", "--log-level"}
 _RUNS = {
     "--model", "--task", "--set", "--targets", "--train-examples", "--select-examples", "--eval-examples",
     "--max-length", "--data-seed", "--data-root", "--text-columns", "--label-column", "--delimiter", "--epochs",
-    "--steps", "--batch-size", "--learning-rate", "--optimizer", "--schedule", "--warmup-ratio", "--weight-decay",
-    "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights", "--device", "--threads",
-    "--micro-batch-size", "--allow-pickle", "--trust-remote-code", "--out",
+    "--steps", "--batch-size", "--learning-rate", "--head-learning-rate", "--optimizer", "--schedule",
+    "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights",
+    "--device", "--threads", "--micro-batch-size", "--allow-pickle", "--trust-remote-code", "--out",
 }  # fmt: skip
 _FILES = {"--data-root", "--text-columns", "--label-column", "--delimiter"}
 CONTRACT = {

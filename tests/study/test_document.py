@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from adaptlab import config
 from adaptlab.config import ModelConfig, StudyConfig
-from adaptlab.errors import ConfigError
+from adaptlab.errors import AdaptlabError, ConfigError
 from adaptlab.study.document import Flags, read_study, write_study
+from adaptlab.study.expand import expand
 
 
 @pytest.fixture
@@ -86,11 +91,16 @@ quiet: true
         "study.yaml:12: 'train_examples' must be a whole number or 'all', not 'some'",
         "study.yaml:13: 'epochs' must be above 0, not -1",
         "study.yaml:14: 'dtype' must be 'auto', 'float32', 'bfloat16', 'float16' or 'float64', not 'float23'",
-        "study.yaml:15: 'optimizer' must be 'adamw', 'adam' or 'sgd', not 'adamx'",
+        f"study.yaml:15: 'optimizer' must be {one_of(config.Optimizer)}, not 'adamx'",
         "study.yaml:17: unknown key 'thread': did you mean 'threads'?",
         "study.yaml:18: 'device' must be 'auto', 'cpu' or 'cuda', not 'tpu'",
         f"study.yaml:19: unknown key 'quiet': allowed are {', '.join(sorted(allowed_keys()))}",
     ]
+
+
+def one_of(literal: Any) -> str:
+    *most, last = [repr(name) for name in get_args(literal)]
+    return f"{', '.join(most)} or {last}"
 
 
 def allowed_keys() -> set[str]:
@@ -127,6 +137,16 @@ def allowed_keys() -> set[str]:
         ]),
         ("task: sst2\nmethods: [probe]\nseeds: -1\n", [
             "study.yaml:3: 'seeds' must be a list with at least one value, not -1",
+        ]),
+        ("task: sst2\nmethods: [probe]\nepochs: .inf\n", ["study.yaml:3: 'epochs' must be a finite number, not inf"]),
+        ("task: sst2\nmethods: [{name: probe, alpha: .nan}]\n", [
+            "study.yaml:2: 'probe.alpha' must be a finite number, not nan",
+        ]),
+        ("task: sst2\nmethods: [probe]\nmodel: ~nobody_here/model\n", [
+            "study.yaml:3: '~nobody_here/model' cannot be a name or a path (Could not determine home directory.)",
+        ]),
+        (f"task: sst2\nmethods: [probe]\nmodel: {'m' * 5000}\n", [
+            f"study.yaml:3: '{'m' * 40}...' cannot be a name or a path (File name too long)",
         ]),
         ("task: sst2\nmethods: [probe]\nseeds: [0, -1]\n", ["study.yaml:3: 'seeds' must be at least 0, not -1"]),
         ("task: sst2\nmethods: [{name: probe, head: thawed}]\n", [
@@ -178,6 +198,37 @@ def test_a_missing_file_a_folder_and_a_huge_file_are_named(file: Path, tmp_path:
         read_study(tmp_path)
     (problem,) = problems(file, "#" * 1_000_001)
     assert problem == "study.yaml has 1,000,001 bytes: a study is a short file; is it the right one?"
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_spoilt_file_is_a_study_or_an_error_of_ours(file: Path, data: st.DataObject) -> None:
+    """Bytes are cut out of a good file, put into it, or changed."""
+    text = GOOD.encode()
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, min(len(text), start + 12)))
+        text = text[:start] + data.draw(st.sampled_from(PIECES) | st.binary(max_size=3)) + text[end:]
+    file.write_bytes(text)
+    with contextlib.suppress(AdaptlabError):
+        expand(read_study(file))
+
+
+GOOD = """\
+model: [minilm, {id: minilm, revision: main}]
+task: [sst2, {name: mrpc, label_column: y}]
+methods: [whole, {name: probe, r: [4, 8], alpha: 16, label: x, learning-rate: [1e-3, auto], layers: [[0], [1]]}]
+seeds: [0, 1]
+train-examples: [100, all]
+targets: [[query, value], [key]]
+epochs: 2.5
+max_grad_norm: null
+execution: {device: cpu, threads: 2}
+"""
+PIECES = [
+    *(b"null", b"true", b"[]", b"{}", b"-1", b"1e999", b".nan", b"&a ", b"*a", b"? ", b"!!set ", b"!!binary ", b"<<: "),
+    *(b"'", b'"', b"\n", b": ", b"- ", b"\xff", b"9" * 400, b"[[[[", b"0x10", b"2020-01-01", b"|\n", b"{a: {b: c}}"),
+]
 
 
 def test_flags_win_over_the_file(file: Path) -> None:
@@ -264,10 +315,8 @@ print(sorted({"torch", "transformers", "datasets", "pandas", "peft"} & set(sys.m
 
 def test_the_names_in_the_configuration_are_those_of_the_training(file: Path) -> None:
     """They are written twice, so that reading a study needs no torch."""
-    from typing import get_args
+    from adaptlab.training import objectives, optimizers, schedules
 
-    from adaptlab import config
-    from adaptlab.training import optimizers, schedules
-
-    assert sorted(get_args(config.Optimizer)) == optimizers.names()
-    assert sorted(get_args(config.Schedule)) == schedules.names()
+    assert set(get_args(config.Optimizer)) == set(optimizers._BUILDERS)
+    assert set(get_args(config.Schedule)) == set(schedules._SHAPES)
+    assert set(get_args(config.Objective)) == set(objectives._OBJECTIVES)

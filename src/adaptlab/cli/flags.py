@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
+from adaptlab import config
 from adaptlab.config import ExecutionConfig, StudyConfig
 from adaptlab.errors import ConfigError
 from adaptlab.study.document import Flags
@@ -55,9 +56,15 @@ BatchSize = Annotated[str | None, _option("--batch-size", "B", "Rows of a step; 
 LearningRate = Annotated[
     str | None, _option("--learning-rate", "X|auto", "Peak rate; auto is each method's own default.", _TRAINING)
 ]
-Optimizer = Annotated[str | None, _option("--optimizer", "NAME", "adamw (the default), adam or sgd.", _TRAINING)]
+HeadLearningRate = Annotated[
+    str | None, _option("--head-learning-rate", "X", "Peak rate of the head, if not that of the rest.", _TRAINING)
+]
+Optimizer = Annotated[
+    str | None, _option("--optimizer", "NAME", f"{', '.join(get_args(config.Optimizer))}.", _TRAINING)
+]
 Schedule = Annotated[
-    str | None, _option("--schedule", "NAME", "Rate after warm-up: linear (the default), cosine, constant.", _TRAINING)
+    str | None,
+    _option("--schedule", "NAME", f"Rate over the steps: {', '.join(get_args(config.Schedule))}.", _TRAINING),
 ]
 WarmupRatio = Annotated[str | None, _option("--warmup-ratio", "X", "Share of steps that warm up; 0.06.", _TRAINING)]
 WeightDecay = Annotated[str | None, _option("--weight-decay", "X", "Weight decay; 0 by default.", _TRAINING)]
@@ -89,7 +96,7 @@ Out = Annotated[Path | None, _option("--out", "DIR", "The study's folder; ./<tas
 
 _LISTS = (
     "model", "task", "methods", "train_examples", "data_seed", "max_length", "epochs", "steps", "batch_size",
-    "learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio", "dtype",
+    "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio", "dtype",
 )  # fmt: skip
 _OF_TASKS = ("text_columns", "label_column", "delimiter")
 _OF_MODELS = ("allow_pickle", "trust_remote_code")

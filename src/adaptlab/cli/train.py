@@ -29,6 +29,7 @@ def train(
     steps: f.Steps = None,
     batch_size: f.BatchSize = None,
     learning_rate: f.LearningRate = None,
+    head_learning_rate: f.HeadLearningRate = None,
     optimizer: f.Optimizer = None,
     schedule: f.Schedule = None,
     warmup_ratio: f.WarmupRatio = None,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -22,8 +23,6 @@ from adaptlab.tasks import find_task
 
 if TYPE_CHECKING:
     from ruamel.yaml.nodes import Node
-
-T = TypeVar("T")
 
 _MOST_BYTES = 1_000_000
 _MOST_VALUES = 100_000  # aliases of aliases make billions out of a few lines
@@ -99,7 +98,7 @@ def check_study(document: Mapping[str, Any]) -> tuple[StudyConfig | None, list[P
     for index, task in _entries(TaskEntry, "name", document.get("task")):
         problems += _refusal(find_task, task.name, ("task", index, "name"))
     for index, model in _entries(ModelConfig, "id", document.get("model")):
-        problems += _refusal(locate, model, ("model", index, "id"))
+        problems += _refusal(lambda name: locate(ModelConfig(id=name)), model.id, ("model", index, "id"))
     return study if not problems else None, problems
 
 
@@ -114,11 +113,15 @@ def _entries(kind: type[Any], name: str, value: Any) -> list[tuple[int, Any]]:
     return found
 
 
-def _refusal(find: Callable[[T], object], wanted: T, where: Where) -> list[Problem]:
+def _refusal(find: Callable[[str], object], wanted: str, where: Where) -> list[Problem]:
     try:
         find(wanted)
     except AdaptlabError as error:
         return [Problem(where, str(error))]
+    except (OSError, ValueError, RuntimeError) as error:  # too long for a path, a null byte, ~nobody, ...
+        return [
+            Problem(where, f"'{_shortened(wanted)}' cannot be a name or a path ({getattr(error, 'strerror', error)})")
+        ]
     return []
 
 
@@ -128,13 +131,13 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     text = _read_text(path)
+    lines: dict[Where, int] = {}
     try:
-        yaml = YAML(typ="safe", pure=True)
-        node = yaml.compose(text)
-        lines: dict[Where, int] = {}
-        if node is not None:
-            _collect_lines(node, (), lines, str(path))
-        document = YAML(typ="safe", pure=True).load(text)
+        with warnings.catch_warnings(action="ignore"):  # an anchor's name may be used again
+            node = YAML(typ="safe", pure=True).compose(text)
+            if node is not None:
+                _collect_lines(node, (), lines, str(path))
+            document = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line}: not valid YAML: {_first_line(error.problem)}.") from error
@@ -280,6 +283,10 @@ def _expanded_paths(document: Mapping[str, Any]) -> dict[str, Any]:
         if name in changed:
             changed[name] = expanded(changed[name], key)
     return changed
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _first_line(text: str | None) -> str:

@@ -64,8 +64,10 @@ def _wrong_values(method: Method, entry: MethodEntry, where: tuple[str | int, ..
             method.Config.model_validate(options)
         except ValidationError as error:
             for problem in problems_of(error, options, named=f"{entry.name}."):
-                key = written.get(str(problem.where[0]), problem.where[0]) if problem.where else "name"
-                found[Problem((*where, key, *problem.where[1:]), problem.message)] = None
+                option = str(problem.where[0]) if problem.where else "name"
+                key = written.get(option, option)
+                message = problem.message.replace(f"'{entry.name}.{option}'", f"'{entry.name}.{key}'", 1)
+                found[Problem((*where, key, *problem.where[1:]), message)] = None
     return list(found)
 
 

@@ -22,7 +22,7 @@ class Problem(NamedTuple):
 _EXPECTED = {
     "int": "a whole number",
     "float": "a number",
-    "finite": "a number",
+    "finite": "a finite number",
     "bool": "true or false",
     "string": "a text",
     "tuple": "a list",
