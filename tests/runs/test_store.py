@@ -87,6 +87,7 @@ DAMAGES = {
     "empty": (lambda good: "", "not JSON"),
     "cut off": (lambda good: good[: len(good) // 2], "not JSON"),
     "binary": (lambda good: b"\xff\xfe\x00", "not JSON"),
+    "deep": (lambda good: "[" * 100_000, "not JSON"),
     "not a mapping": (lambda good: "[]", "schema None"),
     "newer schema": (lambda good: good.replace('"schema": 1', '"schema": 999'), "schema 999"),
     "missing key": (lambda good: good.replace('"status"', '"stat"'), "status"),
@@ -321,7 +322,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path, study: S
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("content", ["services: {web: {image: nginx}}", "{", "", "- a", "\x00"])
+@pytest.mark.parametrize("content", ["services: {web: {image: nginx}}", "{", "", "- a", "\x00", "[" * 5000])
 def test_a_study_yaml_that_is_not_ours_is_left_alone(tmp_path: Path, study: StudyConfig, content: str) -> None:
     (tmp_path / "study.yaml").write_text(content)
     with pytest.raises(StudyError, match="is not a study of adaptlab"):

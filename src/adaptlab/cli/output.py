@@ -32,6 +32,13 @@ _LEVELS = ("debug", "info", "warning", "error")
 _PIPED_WIDTH = 160
 
 
+class _CurrentStderr(logging.Handler):
+    """Writes to what stderr is at the time: a live display takes it over to print above its bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class Output:
     """Where a command's words go. With ``json`` stdout has one JSON document, with ``quiet`` stderr has errors only."""
@@ -45,7 +52,8 @@ class Output:
         level = log_level.lower()
         if level not in _LEVELS:
             raise typer.BadParameter(f"'{log_level}' is not one of {', '.join(_LEVELS)}", param_hint="--log-level")
-        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, level=level.upper())
+        logging.basicConfig(handlers=[_CurrentStderr()], format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("adaptlab").setLevel(level.upper())
         return cls(json, quiet)
 
     def note(self, text: str) -> None:

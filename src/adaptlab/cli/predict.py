@@ -84,7 +84,7 @@ def parse_lines(lines: Iterable[str], source: str) -> Iterator[Text]:
 def _is_json(line: str) -> bool:
     try:
         return isinstance(jsonlib.loads(line), (dict, list, str))
-    except ValueError:
+    except (ValueError, RecursionError):
         return line.lstrip().startswith("{")
 
 
@@ -98,7 +98,7 @@ def _plain(line: str, where: str) -> Text:
 def _from_json(line: str, where: str) -> Text:
     try:
         value = jsonlib.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}), though the first line is.") from error
     if isinstance(value, str):
         return _checked([value], where)

@@ -342,7 +342,7 @@ def safe_name(text: str) -> str:
 def _parse_record(path: Path, content: bytes) -> Record:
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged (not JSON, or cut off).") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:

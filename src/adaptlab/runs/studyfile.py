@@ -43,7 +43,7 @@ def parse(text: str) -> StudyConfig:
     try:
         document = YAML(typ="safe", pure=True).load(text)
         return StudyConfig.model_validate(document)
-    except (YAMLError, ValidationError) as error:
+    except (YAMLError, ValidationError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 
