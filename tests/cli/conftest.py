@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ Command = Callable[..., Done]
 def adaptlab(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """``adaptlab("compare", "--task", "sst2")`` runs the command line in this process."""
     before = signal.getsignal(signal.SIGTERM)
+    loggers = [logging.getLogger(), logging.getLogger("adaptlab")]
+    levels = [logger.level for logger in loggers]
 
     def run(*words: Any) -> Done:
         capsys.readouterr()
@@ -37,6 +40,9 @@ def adaptlab(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
 
     yield run
     signal.signal(signal.SIGTERM, before)
+    logging.captureWarnings(False)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from adaptlab.cli.output import Output
@@ -82,6 +85,35 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         listen(StudyStarted("s", ("a",), ()))
         listen(RunEnded("a", record("a")))
     assert capsys.readouterr() == ("", "")
+
+
+LOGGING = """
+import logging, sys, warnings
+from adaptlab.cli.output import Output
+Output.start(False, False, sys.argv[1])
+for name in ("adaptlab", "library"):
+    for level in ("debug", "info", "warning", "error"):
+        getattr(logging.getLogger(name), level)(level)
+warnings.warn("deprecated")
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "ours", "theirs"),
+    [
+        ("debug", ["DEBUG", "INFO", "WARNING", "ERROR"], ["INFO", "WARNING", "ERROR"]),
+        ("info", ["INFO", "WARNING", "ERROR"], ["WARNING", "ERROR"]),
+        ("warning", ["WARNING", "ERROR"], ["ERROR"]),
+        ("error", ["ERROR"], ["ERROR"]),
+    ],
+)
+def test_libraries_are_heard_when_asked_for(level: str, ours: list[str], theirs: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", LOGGING, level], capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stderr.splitlines()]
+    assert [line[0] for line in lines if line[1:2] == ["adaptlab:"]] == ours
+    assert [line[0] for line in lines if line[1:2] == ["library:"]] == theirs
+    assert ("deprecated" in done.stderr) == (level in ("debug", "info"))
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(

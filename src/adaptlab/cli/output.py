@@ -27,7 +27,9 @@ LogLevel = Annotated[
         help="debug, info, warning or error: what is logged to stderr; debug also shows tracebacks.",
     ),
 ]
-_LEVELS = ("debug", "info", "warning", "error")
+#: What is asked of adaptlab's log, and what libraries may then say: their warnings are seldom for who only wants a
+#: comparison.
+_LIBRARIES = {"debug": "INFO", "info": "WARNING", "warning": "ERROR", "error": "ERROR"}
 #: Columns of a table that goes to a file or a pipe, where there is no terminal to ask.
 _PIPED_WIDTH = 160
 
@@ -50,10 +52,12 @@ class Output:
     def start(cls, json: bool, quiet: bool, log_level: str) -> Output:
         """Set up logging and give the command its output."""
         level = log_level.lower()
-        if level not in _LEVELS:
-            raise typer.BadParameter(f"'{log_level}' is not one of {', '.join(_LEVELS)}", param_hint="--log-level")
+        if level not in _LIBRARIES:
+            raise typer.BadParameter(f"'{log_level}' is not one of {', '.join(_LIBRARIES)}", param_hint="--log-level")
         logging.basicConfig(handlers=[_CurrentStderr()], format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("adaptlab").setLevel(level.upper())
+        logging.getLogger().setLevel(_LIBRARIES[level])
+        logging.captureWarnings(True)
         return cls(json, quiet)
 
     def note(self, text: str) -> None:
