@@ -42,6 +42,7 @@ def methods(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "war
             "learning rate": lambda row: f"{row['learning_rate']:g}".replace("e-0", "e-"),
             "options": lambda row: "\n".join(_option_words(name, o) for name, o in row["options"].items()),
         },
+        wraps="what it does",
     )
 
 
@@ -68,9 +69,10 @@ def tasks(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warni
             "task": lambda row: row["name"],
             "what it asks": lambda row: row["summary"],
             "kind": lambda row: row["kind"],
-            "metrics": lambda row: ", ".join(row["metrics"]),
+            "metrics": lambda row: "\n".join(row["metrics"]),
             "on the hub": lambda row: row["hub_id"] or "-",
         },
+        wraps="what it asks",
     )
 
 
@@ -95,9 +97,10 @@ def metrics(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "war
         {
             "metric": lambda row: row["name"],
             "what it says": lambda row: row["summary"],
-            "kinds of task": lambda row: ", ".join(row["kinds"]),
+            "kinds of task": lambda row: "\n".join(row["kinds"]),
             "better": lambda row: "higher" if row["higher_is_better"] else "lower",
         },
+        wraps="what it says",
     )
 
 
@@ -108,8 +111,13 @@ def models(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warn
 
     output = Output.start(json, quiet, log_level)
     rows = [{"name": name, "stands_for": stands_for} for name, stands_for in ALIASES.items()]
-    _show(output, rows, {"model": lambda row: row["name"], "stands for": lambda row: row["stands_for"]})
-    output.show("Any Hugging Face encoder works too: give its hub id (google-bert/bert-base-uncased) or its folder.")
+    _show(
+        output,
+        rows,
+        {"model": lambda row: row["name"], "stands for": lambda row: row["stands_for"]},
+        wraps="stands for",
+    )
+    output.show("Any Hugging Face encoder works too: give its hub id or its folder.")
 
 
 @app.command()
@@ -145,21 +153,22 @@ def runs(study: StudyDir, json: Json = False, quiet: Quiet = False, log_level: L
             "weights": lambda row: "kept" if row["weights"] else "-",
             "train s": lambda row: "-" if row["train_seconds"] is None else f"{row['train_seconds']:.1f}",
         },
+        wraps="run",
     )
 
 
-def _show(output: Output, rows: list[dict[str, Any]], columns: dict[str, Any]) -> None:
+def _show(output: Output, rows: list[dict[str, Any]], columns: dict[str, Any], *, wraps: str) -> None:
     output.document(rows)
-    output.show(_table(rows, columns))
+    output.show(_table(rows, columns, wraps))
 
 
-def _table(rows: list[dict[str, Any]], columns: dict[str, Any]) -> Table:
+def _table(rows: list[dict[str, Any]], columns: dict[str, Any], wraps: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for number, title in enumerate(columns):
-        table.add_column(title, no_wrap=number == 0)
+    for title in columns:
+        table.add_column(title, no_wrap=title != wraps, overflow="fold")
     for row in rows:
         table.add_row(*(str(cell(row)) for cell in columns.values()))
     return table
