@@ -41,6 +41,7 @@ from adaptlab.report.significance import (
     compare_all,
     compare_methods,
     compare_models,
+    degrees_of_freedom,
     holm_of_claims,
     mean_of_method,
     tied_with_best,
@@ -293,7 +294,7 @@ def welch_p(a: Floats, b: Floats) -> float:
     return float(2 * stdtr(freedom, -abs(a.mean() - b.mean()) / math.sqrt(parts.sum())))
 
 
-def degrees_of_freedom(report: Report) -> None:
+def rule_for_freedom(report: Report) -> None:
     """The rule for the degrees of freedom, in normal samples with every mixture of variances."""
     report.add(
         "## The rule for the degrees of freedom",
@@ -323,9 +324,9 @@ def _normal_rates(rng: np.random.Generator, seeds: int, ratio: float, item_part:
     n, freedom = 100_000, seeds - 1
     one, other = rng.chisquare(freedom, n) / freedom, ratio * rng.chisquare(freedom, n) / freedom
     t = np.abs(rng.standard_normal(n)) * math.sqrt(1 + ratio + item_part) / np.sqrt(one + other + item_part)
-    by_seed, squares = one + other, (one**2 + other**2) / freedom
-    satterthwaite = (by_seed + item_part) ** 2 / squares
-    ours = (by_seed + item_part) / (squares / by_seed)
+    squares = (one**2 + other**2) / freedom
+    satterthwaite = (one + other + item_part) ** 2 / squares
+    ours = degrees_of_freedom(one + other, (one + other) ** 2 / squares, item_part, math.inf)
     return tuple(float(np.mean(2 * stdtr(df, -t) < ALPHA)) for df in (satterthwaite, ours))  # type: ignore[return-value]
 
 
@@ -511,7 +512,7 @@ SECTIONS = (
     false_findings_beyond,
     shared_seeds,
     other_rules,
-    degrees_of_freedom,
+    rule_for_freedom,
     trained_models,
     whole_set_metrics,
     intervals,

@@ -62,7 +62,8 @@ def _planned(components: Components, seeds: int, items: int) -> tuple[float, flo
     squares = sum(v**2 for v in by_seed)
     freedom = f * (sum(by_seed) ** 2 + 2 * squares / f) / (squares * (1 + 2 / f)) if squares else math.inf
     of_items = components.item / items
-    return sum(by_seed) + of_items, degrees_of_freedom(sum(by_seed), freedom, of_items, items)
+    variance = sum(by_seed) + of_items
+    return variance, float(degrees_of_freedom(sum(by_seed), freedom, of_items, items)) if variance else math.inf
 
 
 def _fewest(chance: Callable[[int], float], wanted: float, least: int, most: int) -> int | None:
