@@ -57,8 +57,8 @@ def locate(config: ModelConfig) -> Location:
     """
     if config.id in ALIASES:
         return Location("embedded", ALIASES[config.id], _minilm_folder())
-    folder = Path(config.id).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(config.id))
+    if os.path.isdir(folder):  # unlike Path.is_dir, it is false for names that no file can have
         return Location("folder", folder.resolve().name, folder)
     if _is_path(config.id):
         raise ModelError(_no_such_folder(config.id, folder))
@@ -91,12 +91,13 @@ def weights_identity(config: ModelConfig) -> str:
 
 def read_config(config: ModelConfig) -> dict[str, Any]:
     """The model's config.json; of a hub model nothing else is fetched. Errors as for :func:`weights_identity`."""
-    location = locate(config)
-    if location.folder is not None:
-        path = location.folder / "config.json"
-    else:
-        path = _hub_config(config)
-    return _parse_config(path, config)
+    return _parse_config(config_path(config), config)
+
+
+def config_path(config: ModelConfig) -> Path:
+    """Where the model's config.json lies (whether it is there is not checked); a hub's is fetched."""
+    folder = locate(config).folder
+    return _hub_config(config) if folder is None else folder / "config.json"
 
 
 def fetch(config: ModelConfig) -> Path:

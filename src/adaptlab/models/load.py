@@ -23,7 +23,7 @@ from adaptlab.config import ModelConfig
 from adaptlab.errors import ConfigError, ModelError
 from adaptlab.models._base import Layout
 from adaptlab.models.families import describe
-from adaptlab.models.identity import fetch, locate, read_config, weight_files
+from adaptlab.models.identity import config_path, fetch, locate, read_config, weight_files
 
 #: Configuration keys that set the dropout of attention probabilities, over all families.
 ATTENTION_DROPOUT_KEYS = (
@@ -122,7 +122,7 @@ def skeleton(config: ModelConfig, *, num_labels: int, regression: bool = False) 
     from transformers import AutoModelForSequenceClassification
 
     read_config(config)  # its errors name the model and what to do
-    hf_config = _hf_config(_config_source(config), config, num_labels, regression)
+    hf_config = _hf_config(config_path(config).parent, config, num_labels, regression)
     try:
         with torch.device("meta"), _quiet_transformers():
             model: nn.Module = AutoModelForSequenceClassification.from_config(
@@ -166,12 +166,12 @@ def _no_tokenizer(config: ModelConfig, reason: str) -> ModelError:
     )
 
 
-def _hf_config(source: str | Path, config: ModelConfig, num_labels: int, regression: bool) -> Any:
+def _hf_config(folder: Path, config: ModelConfig, num_labels: int, regression: bool) -> Any:
     from transformers import AutoConfig
 
     try:
         hf_config = AutoConfig.from_pretrained(
-            source,
+            folder,
             num_labels=num_labels,
             trust_remote_code=config.trust_remote_code,
         )
@@ -310,11 +310,6 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 # --- counting without weights ----------------------------------------------------------------------------------------
-
-
-def _config_source(config: ModelConfig) -> str | Path:
-    location = locate(config)
-    return config.id if location.folder is None else location.folder
 
 
 def _missing_by_name(model: nn.Module, config: ModelConfig) -> frozenset[str]:
