@@ -37,6 +37,11 @@ class ResolvedRun:
     name: str
     data: TaskData
 
+    @property
+    def label(self) -> str:
+        """What tables call this variant of the method."""
+        return self.resolved.method.label
+
 
 class Resolver:
     """Resolves the runs of a study; each task and each model is read once."""

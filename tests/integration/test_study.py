@@ -211,3 +211,20 @@ def test_settings_are_all_checked_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         adaptlab.study_of(task="sst2", methods=["lora"], epochs="many", batchsize=3)
     assert len(error.value.problems) == 2
+
+
+def test_a_grid_that_grows_tells_its_old_runs_apart_too(tiny_study: Build, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    adaptlab.compare(tiny_study(methods=["lora"]), out=out)
+    result = adaptlab.compare(tiny_study(methods=[{"name": "lora", "r": [4, 8]}]), out=out)
+    assert [record.config.resolved.method.label for record in result.records] == ["lora-r4", "lora-r8"]
+    assert len(result.skipped) == 1
+    again = adaptlab.compare(tiny_study(methods=[{"name": "lora", "r": [4, 8]}]), out=out)
+    assert len(again.skipped) == 2
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/x", "a" * 300])
+def test_names_that_no_file_can_have_are_unknown(tiny_study: Build, tmp_path: Path, name: str) -> None:
+    for setting in ("task", "model"):
+        with pytest.raises(adaptlab.AdaptlabError):
+            adaptlab.compare(tiny_study(**{setting: name}), out=tmp_path / "study")

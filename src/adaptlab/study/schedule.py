@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from adaptlab.config import KeepWeights
+from adaptlab.config import KeepWeights, RunConfig
 from adaptlab.runs.files import BusyError
 from adaptlab.runs.record import SETTLED, Record
 from adaptlab.runs.store import RunFolder, StudyFolder
@@ -24,6 +25,8 @@ class Runnable(Protocol):
     def id(self) -> str: ...
     @property
     def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
 
 
 R = TypeVar("R", bound=Runnable)
@@ -51,6 +54,7 @@ def run_study(
     waiting = list(runs)
     folders = {run.id: study.run(run.name) for run in runs}
     for run in runs:
+        _relabel(study, folders[run.id], run.label)
         record = study.record(folders[run.id])  # without the lock, so nothing is set aside yet
         if record is not None and record.status in SETTLED:
             records[run.id] = record
@@ -84,6 +88,19 @@ def run_study(
 def _settled(study: StudyFolder, folder: RunFolder) -> Record | None:
     record = study.settled_record(folder)
     return record if record is not None and record.status in SETTLED else None
+
+
+def _relabel(study: StudyFolder, folder: RunFolder, label: str) -> None:
+    """Give a settled run the label it has in the present study: a grid that has grown tells its variants apart anew."""
+    record = study.record(folder)
+    if record is None or record.status not in SETTLED or record.config.resolved.method.label == label:
+        return
+    with contextlib.suppress(BusyError), folder.lock():
+        for config in ("given", "resolved"):
+            run: RunConfig = getattr(record.config, config)
+            method = run.method.model_copy(update={"label": label})
+            setattr(record.config, config, run.model_copy(update={"method": method}))
+        folder.write_record(record)
 
 
 def _drop_weights(study: StudyFolder, record: Record, keep: KeepWeights) -> None:

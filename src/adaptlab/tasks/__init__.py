@@ -25,7 +25,7 @@ def find_task(name: str) -> Task:
     """
     if name in registry:
         return registry.get(name)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if name and os.path.exists(path):  # unlike Path.exists, it is false for names that no file can have
         return FileTask(path)
     if "/" in name or os.sep in name or format_of(path) is not None:
