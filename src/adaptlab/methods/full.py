@@ -15,7 +15,7 @@ class Full(SelectionMethod):
     name = "full"
     summary = "every weight of the model"
     paper = "Howard and Ruder 2018, arXiv 1801.06146"
-    learning_rates = LearningRates(default=5e-5, low=1e-5, high=2e-4)
+    learning_rates = LearningRates(default=2e-4, low=2e-5, high=1e-3)
 
     def chosen(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         head = set(layout.head)

@@ -55,7 +55,7 @@ ROWS = (
         peft_type="LORA",
         options=LoraOptions,
         aliases={"alpha": "lora_alpha", "dropout": "lora_dropout"},
-        learning_rates=LearningRates(default=5e-4, low=1e-4, high=5e-3),
+        learning_rates=LearningRates(default=5e-3, low=3e-4, high=2e-2),
         count=_lora_count,
     ),
     Row(
@@ -64,7 +64,7 @@ ROWS = (
         paper="Liu et al. 2022, arXiv 2205.05638",
         peft_type="IA3",
         options=Ia3Options,
-        learning_rates=LearningRates(default=5e-3, low=5e-4, high=5e-2),
+        learning_rates=LearningRates(default=3e-2, low=3e-3, high=1e-1),
         count=_ia3_count,
         targets=("key", "value", "mlp-output"),
         layer_kinds=("linear", "conv1d"),

@@ -19,7 +19,7 @@ class TopLayers(SelectionMethod):
     summary = "the last n transformer blocks and the head"
     paper = "Lee, Tang and Lin 2019, arXiv 1911.03090"
     Config = Options
-    learning_rates = LearningRates(default=1e-4, low=2e-5, high=5e-4)
+    learning_rates = LearningRates(default=1e-3, low=5e-5, high=5e-3)
 
     def chosen(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         options = setup.options
