@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.
-COMPOSERS = ("resolve", "experiment", "predictor", "api", "cli", "__init__", "__main__")
+COMPOSERS = ("resolve", "workshop", "experiment", "predictor", "api", "cli", "__init__", "__main__")
 
 #: Nothing here may load these, not even through another module of the project.
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "sentence_transformers", "bitsandbytes"}
@@ -118,7 +118,7 @@ def test_nobody_asks_a_method_or_task_for_its_name() -> None:
     """``if method.name == "adalora"`` is a hook that the method lacks."""
     found = []
     for module, path in KNOWN.items():
-        if part_of(module) in ("training", "engines", "evaluation", "experiment"):
+        if part_of(module) in ("training", "engines", "evaluation", "workshop", "experiment"):
             found += [f"{module}:{line}: {code}" for line, code in name_questions(path.read_text(encoding="utf-8"))]
     assert not found, "\n".join(found)
 

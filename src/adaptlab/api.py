@@ -95,7 +95,8 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
     resolved = list({run.id: run for run in map(resolver.resolve, runs)}.values())
     folder = StudyFolder.open_or_create(out, study)
 
-    from adaptlab.experiment import Workshop, execute
+    from adaptlab.experiment import execute
+    from adaptlab.workshop import Workshop
 
     with stop_on_signals() as stop:
         workshop = Workshop(study.execution, listener, stop)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from adaptlab.errors import ConfigError, ModelError
 from adaptlab.evaluation import classify
-from adaptlab.experiment import attach
 from adaptlab.metrics import score
 from adaptlab.metrics._base import Answers
 from adaptlab.models.identity import weights_identity
@@ -19,6 +18,7 @@ from adaptlab.runs.store import RunFolder
 from adaptlab.tasks._base import Example, TaskData
 from adaptlab.training.encode import encode
 from adaptlab.training.precision import Precision
+from adaptlab.workshop import attach
 
 if TYPE_CHECKING:
     import numpy as np

@@ -228,3 +228,36 @@ def test_names_that_no_file_can_have_are_unknown(tiny_study: Build, tmp_path: Pa
     for setting in ("task", "model"):
         with pytest.raises(adaptlab.AdaptlabError):
             adaptlab.compare(tiny_study(**{setting: name}), out=tmp_path / "study")
+
+
+def test_a_damaged_checkpoint_is_said_and_the_run_starts_anew(
+    tiny_study: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adaptlab.errors import InterruptedRunError
+    from adaptlab.signals import StopRequest
+    from adaptlab.study.events import StepDone
+
+    study = tiny_study(methods=["lora"])
+    whole = adaptlab.compare(study, out=tmp_path / "whole").records
+    asked: list[StopRequest] = []
+    original = StopRequest.__init__
+
+    def remember(request: StopRequest) -> None:
+        original(request)
+        asked.append(request)
+
+    def stop_at_five(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 5:
+            asked[-1].ask()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "__init__", remember)
+        with pytest.raises(InterruptedRunError):
+            adaptlab.compare(study, out=tmp_path / "study", listener=stop_at_five)
+    (run,) = (tmp_path / "study" / "runs").iterdir()
+    assert json.loads((run / "record.json").read_text())["status"] == "interrupted"
+    tensors = run / "checkpoint" / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    (record,) = adaptlab.compare(study, out=tmp_path / "study").records
+    assert any("checkpoint.damaged-1" in warning for warning in record.warnings)
+    assert results([record]) == results(whole)

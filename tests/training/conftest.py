@@ -14,7 +14,6 @@ import torch
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
 from adaptlab.engines.solo import Solo, calls_functional_dropout
 from adaptlab.evaluation import classify
-from adaptlab.experiment import attach
 from adaptlab.models.load import Base, load_base
 from adaptlab.training.batches import BatchPlan, collate
 from adaptlab.training.dropout import DropoutClock, key_dropout
@@ -24,6 +23,7 @@ from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
 from adaptlab.training.objectives import build as build_objective
 from adaptlab.training.precision import Precision
+from adaptlab.workshop import attach
 
 
 @dataclass
