@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adaptlab.errors import ConfigError, ModelError
@@ -83,19 +83,21 @@ class Predictor:
         ]
 
     def score(self, data: TaskData, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Metrics on every report set of ``data``.
+        """Metrics on every report set of ``data``, whose labels may stand in another order than the run's.
 
         Raises:
             ConfigError: the labels of ``data`` are not those the run was trained on.
         """
-        if data.labels != self.labels:
+        if sorted(data.labels) != sorted(self.labels):
             raise ConfigError(
                 f"The run answers with {', '.join(self.labels) or 'a number'}, the task has"
                 f" {', '.join(data.labels) or 'a number'}: give a task with the same labels."
             )
+        places = [self.labels.index(label) for label in data.labels]
         results = {}
         for name, examples in data.report.items():
-            answers = self.answers(examples)
+            rows = [replace(example, label=places[int(example.label)]) for example in examples] if places else examples
+            answers = self.answers(rows)
             results[name] = {**score(answers, data.kind, wanted), "n": float(len(examples))}
         return results
 

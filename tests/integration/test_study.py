@@ -131,6 +131,21 @@ def test_evaluate_refuses_a_task_with_other_labels(tiny_study: Build, tmp_path: 
         adaptlab.evaluate(tmp_path / "study" / "runs" / record.name, str(other))
 
 
+def test_evaluate_maps_labels_that_stand_in_another_order(tiny_study: Build, tmp_path: Path) -> None:
+    study = tiny_study(methods=["full"], steps=40, eval_every=40)
+    record = adaptlab.train(study, out=tmp_path / "study")
+    predictor = adaptlab.load(tmp_path / "study" / "runs" / record.name)
+    from dataclasses import replace
+
+    from adaptlab.tasks import find_task
+    from adaptlab.tasks._base import DataAccess
+
+    data = find_task(study.task[0].name).load(record.config.resolved.task, DataAccess())
+    turned = {name: [replace(row, label=1 - int(row.label)) for row in rows] for name, rows in data.report.items()}
+    other = replace(data, labels=data.labels[::-1], report=turned)
+    assert predictor.score(other, data.metrics) == predictor.score(data, data.metrics) == record.metrics
+
+
 def test_a_run_needs_the_base_it_was_trained_on(tiny_study: Build, tmp_path: Path, tiny_model_folder: Any) -> None:
     record = adaptlab.train(tiny_study(methods=["head"]), out=tmp_path / "study")
     with pytest.raises(ModelError, match="trained on other weights"):
