@@ -208,6 +208,25 @@ class Report:
             self.faults.append(f"{what}: {percent(rate)} % is not between {percent(low)} and {percent(high)} %")
 
 
+def sizes(report: Report) -> None:
+    report.add(
+        "## What is simulated",
+        "",
+        "Seed std 1 point. `docs/statistics.md` has the same numbers of real runs.",
+        "",
+    )
+    rows = []
+    for number, (accuracy, affinity) in enumerate(product((0.85, 0.92), (0.0, 1.0, 2.0))):
+        method = Method(accuracy, 0.01, affinity)
+        components = true_components((method, method), number)
+        studies = simulated(np.random.default_rng([1300, number]), (method,), (2,), 2000, 50)
+        disagreement = float(np.mean([np.mean(runs[0] != runs[1]) for (runs,) in studies]))
+        spreads = (f"{math.sqrt(variance):.2f}" for variance in (components.residual[0], components.item))
+        rows.append([accuracy, f"{affinity:g}", percent(disagreement), *spreads])
+    head = ["accuracy", "affinity, logits", "answers two seeds differ in, %", "std of e", "std of c[1] - c[2]"]
+    report.add(*table(head, rows), "")
+
+
 def false_findings(report: Report) -> None:
     report.add("## Two methods without a true difference: how often a difference is found", "")
     rows, rates = [], {5: [], 3: []}
@@ -508,6 +527,7 @@ def true_components(methods: tuple[Method, Method], salt: int) -> Components:
 
 
 SECTIONS = (
+    sizes,
     false_findings,
     false_findings_beyond,
     shared_seeds,
