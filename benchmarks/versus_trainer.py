@@ -451,6 +451,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("versus-trainer.jsonl"), help="one line per run, appended")
     parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
     parser.add_argument("--variants", default="", help="only variants whose name contains this")
+    parser.add_argument("--float32", action="store_true", help="adaptlab in float32 as well")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -458,7 +459,8 @@ def main() -> None:
         return
     sizes = [320] if given.quick else [int(size) for size in given.sizes.split(",")]
     seeds = 2 if given.quick else given.seeds
-    jobs = [job for job in plan(sizes, seeds) if given.variants in job.variant]
+    left_out = () if given.float32 else (OURS_FLOAT32,)
+    jobs = [job for job in plan(sizes, seeds) if given.variants in job.variant and job.variant not in left_out]
     measure(jobs, sizes, given.results, given.data_root, given.threads)
     here = environment(given.threads)
     results, floors = read_results(given.results, here)
