@@ -12,7 +12,7 @@ class BitFit(SelectionMethod):
     name = "bitfit"
     summary = "the bias terms (of linears and norms) and the head"
     paper = "Ben Zaken et al. 2022, arXiv 2106.10199"
-    learning_rates = LearningRates(default=1e-2, low=1e-3, high=2e-2)
+    learning_rates = LearningRates(default=6e-3, low=5e-4, high=2e-2)
 
     def chosen(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         head = set(layout.head)

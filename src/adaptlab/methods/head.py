@@ -13,7 +13,7 @@ class Head(SelectionMethod):
     summary = "the classification head alone, on frozen features"
     paper = "Alain and Bengio 2016, arXiv 1610.01644"
     placement = "nothing"
-    learning_rates = LearningRates(default=2e-2, low=1e-3, high=5e-2)
+    learning_rates = LearningRates(default=2e-2, low=1e-3, high=1e-1)
 
     def chosen(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         if setup.head != "trained" or not layout.head:

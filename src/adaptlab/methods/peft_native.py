@@ -55,7 +55,7 @@ ROWS = (
         peft_type="LORA",
         options=LoraOptions,
         aliases={"alpha": "lora_alpha", "dropout": "lora_dropout"},
-        learning_rates=LearningRates(default=5e-3, low=3e-4, high=2e-2),
+        learning_rates=LearningRates(default=5e-3, low=3e-4, high=1e-2),
         count=_lora_count,
     ),
     Row(
