@@ -6,7 +6,18 @@
 >>> adaptlab.load(result.folder / "runs" / result.records[-1].name).predict(["a moving film"])
 """
 
-from adaptlab.api import Evaluation, StudyResult, compare, evaluate, load, study_of, train
+from adaptlab.api import (
+    Evaluation,
+    StudyResult,
+    compare,
+    evaluate,
+    evaluate_adapter,
+    export,
+    load,
+    plan,
+    study_of,
+    train,
+)
 from adaptlab.config import StudyConfig
 from adaptlab.errors import AdaptlabError
 
@@ -18,7 +29,10 @@ __all__ = [
     "StudyResult",
     "compare",
     "evaluate",
+    "evaluate_adapter",
+    "export",
     "load",
+    "plan",
     "study_of",
     "train",
 ]

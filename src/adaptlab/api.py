@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.config import CountOrAll, ExecutionConfig, StudyConfig, TaskConfig
+from adaptlab.config import CountOrAll, ExecutionConfig, ModelConfig, StudyConfig, TaskConfig
 from adaptlab.errors import ConfigError, RecordError
 from adaptlab.runs.files import write_atomically
 from adaptlab.runs.record import Record
@@ -18,9 +18,14 @@ from adaptlab.runs.store import RunFolder, StudyFolder, safe_name
 from adaptlab.study.events import Event, Listener
 
 if TYPE_CHECKING:
+    from adaptlab.exporting import Export
+    from adaptlab.planning import Plan
     from adaptlab.predictor import Predictor
 
 log = logging.getLogger("adaptlab")
+
+#: Tokens of a row that an adapter from elsewhere reads, at most: what it was trained with is not known.
+_LONGEST = 512
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,16 @@ class StudyResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a run on a task. ``metrics`` is ``{evaluation set: {metric: value, "n": rows}}``."""
+    """Scores on a task. ``metrics`` is ``{evaluation set: {metric: value, "n": rows}}``.
 
-    path: Path
+    Attributes:
+        path: where a run's are kept; ``None`` for an adapter from elsewhere, whose folder is left alone.
+        notes: what limits the scores, e.g. that a head is random.
+    """
+
+    path: Path | None
     metrics: dict[str, dict[str, float]]
+    notes: tuple[str, ...] = ()
 
 
 def _silent(_: Event) -> None:
@@ -93,6 +104,7 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
 
     resolver = Resolver(study.execution)
     resolved = list({run.id: run for run in map(resolver.resolve, runs)}.values())
+    resolver.check_methods(resolved)
     folder = StudyFolder.open_or_create(out, study)
 
     from adaptlab.experiment import execute
@@ -112,6 +124,20 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
     )
 
 
+def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:
+    """What each variant of ``study`` would train and weigh, from the models' config.json alone.
+
+    Args:
+        with_task: read the task's rows for the number of labels; without, there are 2.
+
+    Raises:
+        AdaptlabError: a method does not fit a model, or a model or the data is not usable.
+    """
+    from adaptlab.planning import plan as planned
+
+    return planned(study, with_task=with_task)
+
+
 def load(run_dir: str | Path, *, device: str = "auto", model: str | None = None) -> Predictor:
     """The adapted model of a finished run.
 
@@ -123,7 +149,7 @@ def load(run_dir: str | Path, *, device: str = "auto", model: str | None = None)
     """
     from adaptlab.predictor import Predictor
 
-    return Predictor(read_run(run_dir), device=device, model=model)
+    return Predictor.of_run(read_run(run_dir), device=device, model=model)
 
 
 def read_run(run_dir: str | Path) -> tuple[RunFolder, Record]:
@@ -182,6 +208,70 @@ def evaluate(
     return Evaluation(path, metrics)
 
 
+def evaluate_adapter(
+    adapter: str | Path,
+    model: str | ModelConfig | None,
+    task: str | TaskConfig,
+    *,
+    data_root: str | None = None,
+    device: str = "auto",
+) -> Evaluation:
+    """Score an adapter's folder (PEFT's, or one that adaptlab exported) on the report sets of ``task``, in float32.
+
+    Args:
+        model: the base; ``None`` for the one that the adapter names.
+
+    Raises:
+        AdaptlabError: the folder is no adapter's, or does not fit the base or the task.
+    """
+    from adaptlab.adapter import load_adapter, read_settings, stored_labels
+    from adaptlab.predictor import Predictor
+    from adaptlab.resolve import device as resolve_device
+    from adaptlab.tasks import find_task
+    from adaptlab.tasks._base import DataAccess
+    from adaptlab.training.precision import Precision
+
+    folder = Path(adapter)
+    named = read_settings(folder).get("base_model_name_or_path")
+    if model is None and not named:
+        raise ConfigError(f"The adapter in {adapter} does not name its base: give it with --model.")
+    source = model if isinstance(model, ModelConfig) else ModelConfig(id=model or str(named))
+    config = task if isinstance(task, TaskConfig) else TaskConfig(name=task)
+    data = find_task(config.name).load(config, DataAccess(data_root=data_root))
+    on, regression = resolve_device(device), data.kind == "regression"
+    labels = stored_labels(folder) or data.labels
+    outputs = 1 if regression else len(labels)
+    loaded = load_adapter(folder, source, outputs=outputs, regression=regression, device=on)
+    predictor = Predictor(
+        loaded.base,
+        loaded.model,
+        labels=labels,
+        regression=regression,
+        max_length=min(loaded.base.max_length or _LONGEST, _LONGEST),
+        precision=Precision("float32", on),
+    )
+    return Evaluation(None, predictor.score(data, data.metrics), loaded.notes)
+
+
+def export(
+    run_dir: str | Path,
+    to: str | Path,
+    *,
+    merge: bool = False,
+    push: str | None = None,
+    texts: Sequence[str | tuple[str, str]] | None = None,
+    model: str | None = None,
+    device: str = "auto",
+) -> Export:
+    """Write a finished run's model to a new folder, checked in a fresh process.
+
+    Arguments and errors as for :func:`adaptlab.exporting.export`.
+    """
+    from adaptlab.exporting import export as write
+
+    return write(read_run(run_dir), Path(to), merge=merge, push=push, texts=texts, model=model, device=device)
+
+
 def study_of(*, execution: dict[str, Any] | None = None, **settings: Any) -> StudyConfig:
     """A study from keyword arguments named like the flags, e.g. ``study_of(task="sst2", methods=["lora"], seeds=3)``.
 
@@ -197,4 +287,16 @@ def study_of(*, execution: dict[str, Any] | None = None, **settings: Any) -> Stu
         raise ConfigError(problems) from error
 
 
-__all__: Sequence[str] = ("Evaluation", "StudyResult", "compare", "evaluate", "load", "read_run", "study_of", "train")
+__all__: Sequence[str] = (
+    "Evaluation",
+    "StudyResult",
+    "compare",
+    "evaluate",
+    "evaluate_adapter",
+    "export",
+    "load",
+    "plan",
+    "read_run",
+    "study_of",
+    "train",
+)

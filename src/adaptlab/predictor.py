@@ -1,4 +1,4 @@
-"""A finished run's model, ready to answer."""
+"""An adapted model, ready to answer: a finished run's, or any other."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from adaptlab.errors import ConfigError, ModelError
 from adaptlab.evaluation import classify
+from adaptlab.methods._base import Attached
 from adaptlab.metrics import score
 from adaptlab.metrics._base import Answers
 from adaptlab.models.identity import weights_identity
-from adaptlab.models.load import load_base
+from adaptlab.models.load import Base, load_base
 from adaptlab.resolve import device as resolve_device
 from adaptlab.runs.record import Record
 from adaptlab.runs.store import RunFolder
@@ -23,6 +24,7 @@ from adaptlab.workshop import attach
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
 Text = str | tuple[str, str]
 
@@ -35,44 +37,87 @@ class Prediction:
     scores: dict[str, float]
 
 
-class Predictor:
-    """The adapted model of a run, as :func:`adaptlab.load` gives it.
+def restore(run: tuple[RunFolder, Record], *, device: str = "auto", model: str | None = None) -> tuple[Base, Attached]:
+    """A finished run's base and, on a model of its own, the run's method with what it trained; all in float32.
 
-    It computes in the dtype the run was evaluated in, so that it repeats the run's own predictions.
+    Args:
+        model: where the base lies now, if it is not where it was.
+
+    Raises:
+        ModelError: the base has other weights now, or the run's are damaged.
     """
+    folder, record = run
+    assert record.data is not None
+    config = record.config.resolved
+    source = config.model if model is None else config.model.model_copy(update={"id": model})
+    if weights_identity(source) != record.config.identity.weights:
+        raise ModelError(
+            f"{record.name} was trained on other weights than {source.id} has now: give the base it was trained on"
+            f" ({record.config.identity.weights[:23]}...) with --model."
+        )
+    regression = record.data.kind == "regression"
+    outputs = 1 if regression else len(record.data.labels)
+    base = load_base(source, num_labels=outputs, regression=regression, device=resolve_device(device))
+    attached = attach(base, config)
+    attached.method.load(attached, folder.adapter)
+    return base, attached
 
-    def __init__(self, run: tuple[RunFolder, Record], *, device: str = "auto", model: str | None = None) -> None:
-        folder, record = run
-        assert record.data is not None
-        config = record.config.resolved
-        source = config.model if model is None else config.model.model_copy(update={"id": model})
-        if weights_identity(source) != record.config.identity.weights:
-            raise ModelError(
-                f"{record.name} was trained on other weights than {source.id} has now: give the base it was trained on"
-                f" ({record.config.identity.weights[:23]}...) with --model."
-            )
-        on = resolve_device(device)
-        self.record = record
-        self.labels = tuple(record.data.labels)
-        self._regression = record.data.kind == "regression"
-        self._max_length = int(config.task.max_length)
-        outputs = 1 if self._regression else len(self.labels)
-        base = load_base(source, num_labels=outputs, regression=self._regression, device=on)
+
+def unlabelled(texts: Sequence[Text]) -> list[Example]:
+    """Rows of texts alone.
+
+    Raises:
+        ConfigError: some are single and some are pairs.
+    """
+    rows = [Example(str(i), (t,) if isinstance(t, str) else tuple(t), 0) for i, t in enumerate(texts)]
+    if len({len(row.texts) for row in rows}) > 1:
+        raise ConfigError("Some inputs are single texts and some are pairs: give all of one kind.")
+    return rows
+
+
+class Predictor:
+    """An adapted model that answers texts. ``model`` is called as Hugging Face's classifiers are."""
+
+    def __init__(
+        self,
+        base: Base,
+        model: nn.Module,
+        *,
+        labels: Sequence[str],
+        regression: bool,
+        max_length: int,
+        precision: Precision,
+    ) -> None:
+        self.labels = tuple(labels)
+        self._model = model.eval()
         self._tokenizer = base.tokenizer
-        self._precision = Precision(config.training.dtype, on)
-        attached = attach(base, config)
-        attached.method.load(attached, folder.adapter)
-        self._precision.prepare(attached, {})
-        self._model = attached.model.eval()
+        self._regression = regression
+        self._max_length = max_length
+        self._precision = precision
+
+    @classmethod
+    def of_run(cls, run: tuple[RunFolder, Record], *, device: str = "auto", model: str | None = None) -> Predictor:
+        """The model of a finished run, in the dtype it was evaluated in, so that it repeats the run's predictions."""
+        config, data = run[1].config.resolved, run[1].data
+        assert data is not None
+        precision = Precision(config.training.dtype, resolve_device(device))
+        base, attached = restore(run, device=device, model=model)
+        precision.prepare(attached, {})
+        return cls(
+            base,
+            attached.model,
+            labels=data.labels,
+            regression=data.kind == "regression",
+            max_length=int(config.task.max_length),
+            precision=precision,
+        )
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
         """An answer for each text, or pair of texts, in order."""
         if not texts:
             return []
-        rows = [Example(str(i), (t,) if isinstance(t, str) else tuple(t), 0) for i, t in enumerate(texts)]
-        if len({len(row.texts) for row in rows}) > 1:
-            raise ConfigError("Some inputs are single texts and some are pairs: give all of one kind.")
-        scores = self._logits(rows)
+        rows = unlabelled(texts)
+        scores = self.logits(rows)
         if self._regression:
             return [Prediction(float(row[0]), {}) for row in scores]
         answers = classify.answers(scores, scores[:, 0], regression=False)
@@ -106,9 +151,10 @@ class Predictor:
         import numpy as np
 
         gold = np.array([example.label for example in examples], dtype=np.float32 if self._regression else np.int64)
-        return classify.answers(self._logits(examples), gold, regression=self._regression)
+        return classify.answers(self.logits(examples), gold, regression=self._regression)
 
-    def _logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+    def logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """``[rows, outputs]`` raw scores."""
         data = encode(self._tokenizer, examples, max_length=self._max_length, regression=self._regression)
         pad_id, side = self._tokenizer.pad_token_id, self._tokenizer.padding_side
         return classify.logits(self._model, data, self._precision, pad_id=pad_id, padding_side=side)

@@ -7,12 +7,15 @@ dtype is ``auto``.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from adaptlab.config import ExecutionConfig, MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig, run_id
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
+from adaptlab.methods._base import Setup
+from adaptlab.models._base import Layout
 from adaptlab.models.identity import read_config, weights_identity
 from adaptlab.study.expand import run_name
 from adaptlab.tasks import find_task
@@ -90,6 +93,34 @@ class Resolver:
         name = run_name(run.task.name, run.method.label or run.method.name, run.seed, id_)
         return ResolvedRun(run, resolved, identity, id_, name, data)
 
+    def check_methods(self, runs: Iterable[ResolvedRun]) -> None:
+        """Try every method on its model's layout, without weights, before anything is written.
+
+        Raises:
+            ConfigError: targets match nothing, or options do not fit; every misfit, a sentence each.
+            ModelError: the model cannot classify.
+        """
+        from adaptlab.models.load import skeleton
+
+        models: dict[str, Layout] = {}
+        tried: set[str] = set()
+        problems: dict[str, None] = {}
+        for run in runs:
+            model, method = run.resolved.model, run.resolved.method
+            name = model.model_dump_json()
+            if name not in models:
+                models[name] = skeleton(model, num_labels=outputs(run.data), regression=_is_regression(run.data))[1]
+            key = f"{name}|{method.model_dump_json(exclude={'label'})}"
+            if key in tried:
+                continue
+            tried.add(key)
+            try:
+                methods.get(method.name).trainable_count(models[name], setup_of(run.resolved))
+            except ConfigError as error:
+                problems.update(dict.fromkeys(error.problems))
+        if problems:
+            raise ConfigError(problems)
+
     def _task_data(self, config: TaskConfig) -> TaskData:
         key = config.model_dump_json(exclude={"max_length"})
         if key not in self._data:
@@ -107,6 +138,29 @@ class Resolver:
         if key not in self._model_configs:
             self._model_configs[key] = read_config(model)
         return self._model_configs[key]
+
+
+def outputs(data: TaskData) -> int:
+    """How many numbers a head gives for ``data``: one for regression, else one a label."""
+    return 1 if _is_regression(data) else len(data.labels)
+
+
+def _is_regression(data: TaskData) -> bool:
+    return data.kind == "regression"
+
+
+def setup_of(config: RunConfig) -> Setup:
+    """How the run's method is to be attached.
+
+    Raises:
+        pydantic.ValidationError: the options are not the method's.
+    """
+    return Setup(
+        options=methods.get(config.method.name).Config(**config.method.options),
+        targets=config.method.targets,
+        head=config.method.head,
+        total_steps=config.training.steps,
+    )
 
 
 def max_positions(model_config: dict[str, Any]) -> int | None:

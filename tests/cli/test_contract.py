@@ -27,9 +27,11 @@ _RUNS = {
 _FILES = {"--data-root", "--text-columns", "--label-column", "--delimiter"}
 CONTRACT = {
     "compare": {"STUDY", "--methods", "--seeds", *_RUNS},
+    "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
     "train": {"STUDY", "--method", "--seed", *_RUNS},
-    "evaluate": {"RUN", "--task", "--model", "--eval-examples", "--device", *_FILES},
+    "evaluate": {"RUN", "--adapter", "--task", "--model", "--eval-examples", "--device", *_FILES},
     "predict": {"RUN", "TEXTS", "--input", "--model", "--device"},
+    "export": {"RUN", "--to", "--merge", "--push", "--input", "--model", "--device"},
     "report": {"STUDY"},
     "validate": {"STUDY"},
     "demo": {

@@ -154,3 +154,11 @@ def test_a_study_that_was_interrupted_goes_on(adaptlab: Command, tiny_flags: lis
     done = adaptlab(*command)
     assert done.code == 0, done.err
     assert json.loads((run / "record.json").read_text())["status"] == "finished"
+def test_targets_that_match_nothing_end_with_1_or_2_and_a_sentence(adaptlab: Command, tiny_flags: list[str]) -> None:
+    done = adaptlab("compare", *tiny_flags, "--methods", "lora", "--seeds", "1", "--targets", "quary", "--out", "study")
+    assert done.code == 2
+    assert "The target 'quary' matches nothing" in done.err
+    assert "Traceback" not in done.err
+    assert not Path("study").exists()
+
+

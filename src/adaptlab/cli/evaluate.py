@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adaptlab.cli import flags as f
 from adaptlab.cli.output import Json, LogLevel, Output, Quiet
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from adaptlab.config import TaskConfig
+
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder: STUDY/runs/NAME.", show_default=False)]
+#: As :data:`RunDir`, where something else may stand in its place.
+OptionalRunDir = Annotated[
+    Path | None, typer.Argument(metavar="RUN_DIR", help="A run's folder: STUDY/runs/NAME.", show_default=False)
+]
 BaseModel = Annotated[
     str | None,
-    typer.Option("--model", metavar="M", help="Where the base lies now, if it has moved.", show_default=False),
+    typer.Option("--model", metavar="M", help="The base, if it lies elsewhere now.", show_default=False),
 ]
 
 
 def evaluate(
-    run: RunDir,
     task: Annotated[
         str, typer.Option("--task", metavar="T", help="A task's name, or a file or folder with your rows.")
     ],
+    run: OptionalRunDir = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option("--adapter", metavar="DIR", help="An adapter's folder, instead of a run.", show_default=False),
+    ] = None,
     model: BaseModel = None,
     eval_examples: f.EvalExamples = None,
     data_root: f.DataRoot = None,
@@ -33,12 +46,38 @@ def evaluate(
     quiet: Quiet = False,
     log_level: LogLevel = "warning",
 ) -> None:
-    """Score a finished run on a task; the result goes into the run's evaluations folder, never over its record."""
-    output = Output.start(json, quiet, log_level)
-    from pydantic import ValidationError
-    from rich.table import Table
+    """Score a finished run, or any PEFT adapter (--adapter DIR --model BASE), on a task.
 
+    A run's scores go into its evaluations folder, never over its record; an adapter's folder is left alone.
+    """
+    output = Output.start(json, quiet, log_level)
     from adaptlab import api
+    from adaptlab.errors import ConfigError
+
+    config = _task(task, eval_examples, text_columns, label_column, delimiter)
+    where = device or "auto"
+    if run is not None and adapter is None:
+        result, name = api.evaluate(run, config, data_root=data_root, device=where, model=model), run.name
+    elif adapter is not None and run is None:
+        result = api.evaluate_adapter(adapter, model, config, data_root=data_root, device=where)
+        name = adapter.name
+    else:
+        both = "were both given" if run is not None else "are both missing"
+        raise ConfigError(f"A run's folder and --adapter {both}: give one of them.")
+    for note in result.notes:
+        output.note(f"Note: {note}")
+    path = None if result.path is None else str(result.path)
+    output.document({"path": path, "metrics": result.metrics, "notes": list(result.notes)})
+    output.show(_table(result.metrics, f"{name} on {task}"))
+    if path is not None:
+        output.line(path)
+
+
+def _task(
+    task: str, eval_examples: str | None, text_columns: str | None, label_column: str | None, delimiter: str | None
+) -> TaskConfig:
+    from pydantic import ValidationError
+
     from adaptlab.config import TaskConfig
     from adaptlab.errors import ConfigError
     from adaptlab.study.wording import problems_of
@@ -51,20 +90,22 @@ def evaluate(
         "delimiter": delimiter,
     }
     try:
-        config = TaskConfig.model_validate(settings)
+        return TaskConfig.model_validate(settings)
     except ValidationError as error:
         problems = problems_of(error, settings)
         raise ConfigError(
             one.message.replace(f"'{one.where[0]}'", f.flag(one.where[0]), 1) for one in problems
         ) from error
-    result = api.evaluate(run, config, data_root=data_root, device=device or "auto", model=model)
-    output.document({"path": str(result.path), "metrics": result.metrics})
-    table = Table(title=f"{run.name} on {task}")
+
+
+def _table(metrics: dict[str, dict[str, float]], title: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title)
     table.add_column("metric")
-    for name in result.metrics:
+    for name in metrics:
         table.add_column(name, justify="right")
-    for metric in dict.fromkeys(metric for values in result.metrics.values() for metric in values):
-        shown = [values.get(metric) for values in result.metrics.values()]
+    for metric in dict.fromkeys(metric for values in metrics.values() for metric in values):
+        shown = [values.get(metric) for values in metrics.values()]
         table.add_row(metric, *("-" if v is None else f"{v:.0f}" if metric == "n" else f"{v:.4f}" for v in shown))
-    output.show(table)
-    output.line(str(result.path))
+    return table

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adaptlab.cli import compare, demo, evaluate, listing, predict, report, train, validate
+from adaptlab.cli import compare, demo, evaluate, export, listing, plan, predict, report, train, validate
 from adaptlab.errors import AdaptlabError, ConfigError, InterruptedRunError
 
 _INTERRUPTED = InterruptedRunError.exit_code
@@ -31,10 +31,12 @@ app = typer.Typer(
     epilog="Begin with: adaptlab demo",
 )
 app.command()(demo.demo)
+app.command()(plan.plan)
 app.command()(compare.compare)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(export.export)
 app.command()(report.report)
 app.command()(validate.validate)
 app.add_typer(listing.app, name="list")

@@ -54,13 +54,18 @@ def predict(
         sys.stdout.flush()
 
 
+def read_input(file: Path) -> list[Text]:
+    """The texts and pairs of a file. Errors as for :func:`parse_lines`."""
+    return list(parse_lines(_lines_of(file), str(file)))
+
+
 def _texts(given: list[str], file: Path | None) -> Iterator[Text]:
     if given and file is not None:
         raise DataError("Texts and --input were both given: give one of them.")
     if file is None and not given:
         raise DataError("There is nothing to predict: give texts, --input FILE, or - to read them from stdin.")
     if file is not None:
-        return parse_lines(_lines_of(file), str(file))
+        return iter(read_input(file))
     if given == ["-"]:
         return parse_lines(_decoded(sys.stdin.buffer, "stdin"), "stdin")
     return (_plain(text, f"text {number}") for number, text in enumerate(given, start=1))

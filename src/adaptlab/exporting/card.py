@@ -1,0 +1,170 @@
+"""What goes with an exported model: its card for people, and the study file that repeats the run."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptlab.config import ModelConfig, RunConfig, TrainingConfig
+from adaptlab.models.identity import locate
+from adaptlab.runs.record import Record
+
+#: Half a 95 % interval of a normal distribution, in standard errors.
+_Z = 1.96
+
+
+def run_file(run: RunConfig) -> str:
+    """The run as a study file for ``adaptlab train``: what was given, with no path of this machine in it."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.default_flow_style = False
+    text = io.StringIO()
+    yaml.dump(_document(run), text)
+    return text.getvalue()
+
+
+def _document(run: RunConfig) -> dict[str, Any]:
+    plain = run.model_dump(mode="json", exclude_defaults=True)
+    model, task, method = plain.pop("model"), plain.pop("task"), plain.pop("method")
+    of_study = {key: task.pop(key) for key in list(task) if key in _OF_STUDY}
+    # A list where a value stands makes a grid: an option that is a list is a list of one list.
+    options = {key: [value] if isinstance(value, list) else value for key, value in method.pop("options", {}).items()}
+    training = plain.pop("training", {})
+    if run.training.steps is None:
+        training["epochs"] = training.get("epochs", TrainingConfig().epochs)
+    else:
+        training.pop("epochs", None)
+    return {
+        "model": {**model, "id": shareable(run.model.id)},
+        "task": {**task, "name": shareable(run.task.name)},
+        "methods": [{**method, **options}],
+        "seeds": [plain.pop("seed", 0)],
+        **of_study,
+        **plain,
+        **training,
+    }
+
+
+_OF_STUDY = ("train_examples", "select_examples", "eval_examples", "data_seed", "max_length")
+
+
+def shareable(name: str) -> str:
+    """A name without the folders of this machine: a path's last part."""
+    return Path(name).name if name.startswith(("/", ".", "~", "\\")) or Path(name).exists() else name
+
+
+def licence_of(model: ModelConfig) -> str | None:
+    """The licence that the base's own card states, or ``None``."""
+    folder = locate(model).folder
+    path = _hub_card(model) if folder is None else folder / "README.md"
+    try:
+        text = path.read_text(encoding="utf-8") if path is not None else ""
+    except (OSError, UnicodeDecodeError):
+        return None
+    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"^license:\s*([\w.+-]+)\s*$", front[1], re.MULTILINE) if front else None
+    return found[1] if found else None
+
+
+def _hub_card(model: ModelConfig) -> Path | None:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model.id, "README.md", revision=model.revision))
+    except Exception:  # no card, no connection: then the licence is not known
+        return None
+
+
+def card(record: Record, export: Mapping[str, Any], *, version: str) -> str:
+    """README.md of an exported folder."""
+    assert record.data is not None
+    return "\n".join([*_front(export), "", *_body(record, export, version), ""])
+
+
+def _front(export: Mapping[str, Any]) -> list[str]:
+    base = export["base"]
+    lines = ["---", f"library_name: {'transformers' if export['form'] == 'model' else 'peft'}"]
+    if "/" in base["name"]:
+        lines.append(f"base_model: {base['name']}")
+    if base["licence"]:
+        lines.append(f"license: {base['licence']}")
+    return [*lines, "pipeline_tag: text-classification", "tags:", "- adaptlab", "---"]
+
+
+def _body(record: Record, export: Mapping[str, Any], version: str) -> list[str]:
+    data, base, check = record.data, export["base"], export["check"]
+    assert data is not None
+    sizes = ", ".join(f"{name} {size:,}" for name, size in data.sizes.items())
+    agreement = "" if check["agreement"] is None else f", {check['agreement']:.1%} the same answers"
+    lines = [
+        f"# {base['name'].rpartition('/')[2]}, adapted to {export['task']} with {export['method']}",
+        "",
+        f"- **Base:** {base['name']}, {base['weights']}; licence: {base['licence'] or 'not stated where it was found'}",
+        f"- **Data:** {data.id}{f', revision {data.revision}' if data.revision else ''}; rows: {sizes}",
+        f"- **Answers:** {', '.join(data.labels) or 'a number'}",
+        f"- **Score:** {_score(record)}",
+        f"- **Weights:** {export['what']}, {export['dtype']}",
+        f"- **Checked:** loaded again in a fresh process with {' and '.join(check['imports'])} only, on "
+        f"{check['rows']} rows: largest logit difference {check['largest_logit_difference']:.2g}{agreement}",
+        "",
+        "## Use",
+        "",
+        "```python",
+        *_usage(export),
+        "```",
+        "",
+        "## Scores on rows that nothing was chosen by",
+        "",
+    ]
+    names = list(dict.fromkeys(name for values in record.metrics.values() for name in values))
+    lines += [f"| | {' | '.join(record.metrics)} |", f"|---|{'---|' * len(record.metrics)}"]
+    lines += [f"| {name} | {' | '.join(_cell(name, values) for values in record.metrics.values())} |" for name in names]
+    return [
+        *lines,
+        "",
+        "## The run again",
+        "",
+        f"`run.yaml` is the run's study file. Where it names a folder or a file, that lies beside it ({version}).",
+        "",
+        "```",
+        "adaptlab train run.yaml",
+        "```",
+    ]
+
+
+def _cell(name: str, values: Mapping[str, float]) -> str:
+    if name not in values:
+        return "-"
+    return f"{values[name]:.0f}" if name == "n" else f"{values[name]:.4f}"
+
+
+def _score(record: Record) -> str:
+    primary = record.primary
+    if primary is None:
+        return "none was taken"
+    text = f"{primary.name} {primary.value:.4f}"
+    if primary.stderr is not None:
+        low, high = primary.value - _Z * primary.stderr, primary.value + _Z * primary.stderr
+        text += f", 95 % interval {low:.4f} to {high:.4f} over the items"
+    return f"{text} ({primary.evaluation_set}, {primary.n} rows, one run)"
+
+
+def _usage(export: Mapping[str, Any]) -> list[str]:
+    base, outputs = export["base"]["name"], export["outputs"]
+    if export["form"] == "adaptlab":
+        return [
+            "# This method is adaptlab's own: transformers and peft alone cannot load it.",
+            f"# adaptlab evaluate --adapter FOLDER --model {base} --task {export['task']}",
+        ]
+    lines = ["from transformers import AutoModelForSequenceClassification, AutoTokenizer", ""]
+    if export["form"] == "model":
+        lines.append('model = AutoModelForSequenceClassification.from_pretrained("FOLDER")')
+    else:
+        lines[0:0] = ["from peft import PeftModel"]
+        lines.append(f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs})')
+        lines.append('model = PeftModel.from_pretrained(base, "FOLDER")')
+    return [*lines, 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")']
