@@ -94,7 +94,7 @@ def _table(plans: list[Plan]) -> Table:
             *(str(getattr(one, key) or "-") for key in told),
             one.method,
             f"{one.trainable:,}",
-            f"{100 * one.trainable / one.total:.3g}",
+            f"{100 * one.trainable / one.total:.2f}",
             f"{one.head:,}",
             f"{one.total:,}",
             size_text(one.adapter_bytes),
