@@ -7,16 +7,18 @@ server and then a fresh process::
         subprocess.run([sys.executable, "-c", code], env=server.environment(cache))
 
 ``root`` holds ``models/<org>/<name>/<files>`` and ``datasets/<org>/<name>/<files>``. Every repository has one commit,
-named by its content, on the branch ``main``. Only reading is served.
+named by its content, on the branch ``main``. Models can also be made and uploaded to, by clients that have a token
+and ``HF_HUB_DISABLE_XET`` set: large files then go the older way, as LFS objects.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +95,8 @@ class HubServer:
     """
 
     def __init__(self, root: Path) -> None:
+        self.root = root
+        self.objects: dict[str, bytes] = {}  # large files that were uploaded, by SHA-256
         self.repositories: dict[tuple[str, str], Repository] = {}
         for kind in KINDS:
             for folder in sorted((root / kind).glob("*/*")):
@@ -105,6 +109,16 @@ class HubServer:
 
     def commit(self, kind: str, name: str) -> str:
         return self.repositories[kind, name].commit
+
+    def write(self, name: str, files: Mapping[str, bytes]) -> Repository:
+        """Add ``files`` to the model ``name``, which is made if it is not there: its new commit."""
+        folder = self.root / "models" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        self.repositories["models", name] = Repository("models", name, folder)
+        return self.repositories["models", name]
 
     def environment(self, cache: Path, **more: str) -> dict[str, str]:
         """Variables for a fresh process that knows this hub only and keeps its caches in ``cache``."""
@@ -135,7 +149,23 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
-        self._answer(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        self._answer(self._body())
+
+    def do_PUT(self) -> None:
+        """A large file's content, where the LFS batch said it should go."""
+        content = self._body()
+        self.hub.objects[hashlib.sha256(content).hexdigest()] = content
+        self._send(200, b"", {})
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the tests' output clean; ``HubServer.requests`` has the log."""
@@ -146,6 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         self.hub.requests.append(f"{self.command} {path}")
         parts = path.strip("/").split("/")
+        if self.command == "POST" and self._upload(parts, body):
+            return
         if parts[0] == "api" and len(parts) >= 4:
             self._api(parts[1], "/".join(parts[2:4]), parts[4:], query, body)
         elif "resolve" in parts:
@@ -182,6 +214,46 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"branches": [main], "tags": [], "converts": [], "pullRequests": []})
         else:
             self._missing("EntryNotFound", f"this stand-in has no {verb}")
+
+    def _upload(self, parts: list[str], body: bytes) -> bool:
+        """Whether the request was a step of an upload of a model; it is then answered."""
+        name = "/".join(parts[2:4])
+        if parts == ["api", "validate-yaml"]:
+            self._json({"errors": [], "warnings": []})
+        elif parts == ["api", "repos", "create"]:
+            self._create(json.loads(body))
+        elif parts[-3:] == ["lfs", "objects", "batch"]:
+            self._json({"transfer": "basic", "objects": [self._batch(one) for one in json.loads(body)["objects"]]})
+        elif parts[0] == "api" and parts[4:5] == ["preupload"]:
+            asked = [one["path"] for one in json.loads(body)["files"]]
+            modes = {path: "lfs" if path.endswith(LARGE) else "regular" for path in asked}
+            files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+            self._json({"files": files})
+        elif parts[0] == "api" and parts[4:5] == ["commit"]:
+            made = self.hub.write(name, dict(self._committed(body)))
+            self._json({"success": True, "commitOid": made.commit, "commitUrl": f"{self.hub.url}/{name}/commit/main"})
+        else:
+            return False
+        return True
+
+    def _create(self, asked: Mapping[str, Any]) -> None:
+        if not self.headers.get("Authorization"):
+            self._send(401, b'{"error": "Invalid credentials"}', {"Content-Type": "application/json"})
+            return
+        name = f"{asked['organization']}/{asked['name']}"
+        if ("models", name) not in self.hub.repositories:
+            self.hub.write(name, {})
+        self._json({"url": f"{self.hub.url}/{name}", "private": asked.get("visibility") == "private"})
+
+    def _batch(self, one: Mapping[str, Any]) -> dict[str, Any]:
+        return {**one, "actions": {"upload": {"href": f"{self.hub.url}/objects/{one['oid']}"}}}
+
+    def _committed(self, body: bytes) -> Iterator[tuple[str, bytes]]:
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                yield line["value"]["path"], base64.b64decode(line["value"]["content"])
+            elif line["key"] == "lfsFile":
+                yield line["value"]["path"], self.hub.objects[line["value"]["oid"]]
 
     def _file(self, kind: str, name: str, revision: str, path: str) -> None:
         found = self._repository(kind, name, revision)

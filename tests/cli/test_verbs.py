@@ -154,6 +154,8 @@ def test_a_study_that_was_interrupted_goes_on(adaptlab: Command, tiny_flags: lis
     done = adaptlab(*command)
     assert done.code == 0, done.err
     assert json.loads((run / "record.json").read_text())["status"] == "finished"
+
+
 def test_targets_that_match_nothing_end_with_1_or_2_and_a_sentence(adaptlab: Command, tiny_flags: list[str]) -> None:
     done = adaptlab("compare", *tiny_flags, "--methods", "lora", "--seeds", "1", "--targets", "quary", "--out", "study")
     assert done.code == 2
@@ -162,3 +164,29 @@ def test_targets_that_match_nothing_end_with_1_or_2_and_a_sentence(adaptlab: Com
     assert not Path("study").exists()
 
 
+def test_a_run_is_exported_and_scored_as_an_adapter(adaptlab: Command, compared: list[str], table: Path) -> None:
+    run = run_of("study", "lora")
+    done = adaptlab("export", run, "--to", "out", "--device", "cpu")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].startswith("An adapter for peft, checked: ")
+    assert lines[1].startswith("Loaded again in a fresh process with transformers and peft only, on ")
+    assert "largest logit difference" in lines[2]
+    assert lines[-1] == "out"
+    again = adaptlab("export", run, "--to", "out")
+    assert (again.code, again.err) == (2, "Error: out is not empty: give a new or empty folder for --to.\n")
+
+    model = compared[compared.index("--model") + 1]
+    scored = adaptlab("evaluate", "--adapter", "out", "--model", model, "--task", table, "--device", "cpu", "--json")
+    assert scored.code == 0, scored.err
+    record = json.loads((run / "record.json").read_text())
+    assert json.loads(scored.out)["path"] is None
+    for name, metrics in json.loads(scored.out)["metrics"].items():
+        assert metrics == pytest.approx(record["metrics"][name], abs=1e-4)
+
+
+@pytest.mark.parametrize("words", [("--adapter", "there", "here"), ()])
+def test_evaluate_wants_a_run_or_an_adapter(adaptlab: Command, words: tuple[str, ...]) -> None:
+    done = adaptlab("evaluate", "--task", "sst2", *words)
+    assert done.code == 2
+    assert "A run's folder and --adapter" in done.err
