@@ -32,6 +32,7 @@ class _Abstract(Method):
 class _Layered(_Abstract):
     name = "probe"
     placement = "layers"
+    takes_targets = True
     Config = _Options
     aliases = {"alpha": "lora_alpha"}
 

@@ -143,10 +143,11 @@ def allowed_keys() -> set[str]:
             "study.yaml:2: 'probe.alpha' must be a finite number, not nan",
         ]),
         ("task: sst2\nmethods: [probe]\nmodel: ~nobody_here/model\n", [
-            "study.yaml:3: '~nobody_here/model' cannot be a name or a path (Could not determine home directory.)",
+            "study.yaml:3: There is no model folder '~nobody_here/model': give a folder that has a config.json and "
+            "weights, a hub id such as google-bert/bert-base-uncased, or minilm.",
         ]),
         (f"task: sst2\nmethods: [probe]\nmodel: {'m' * 5000}\n", [
-            f"study.yaml:3: '{'m' * 40}...' cannot be a name or a path (File name too long)",
+            f"study.yaml:3: '{'m' * 40}...' is too long for a model's name: give a folder, a hub id, or minilm.",
         ]),
         ("task: sst2\nmethods: [probe]\nseeds: [0, -1]\n", ["study.yaml:3: 'seeds' must be at least 0, not -1"]),
         ("task: sst2\nmethods: [{name: probe, head: thawed}]\n", [

@@ -215,3 +215,8 @@ def test_no_name_leaves_the_folder_or_breaks_it(text: str) -> None:
         assert len(name) < 200
         assert name.isascii()
         assert name.isprintable()
+
+
+def test_targets_for_a_method_that_takes_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'whole' takes no targets"):
+        expand(StudyConfig(task=["sst2"], methods=[{"name": "whole", "targets": "query"}]))

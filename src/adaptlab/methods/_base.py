@@ -89,6 +89,7 @@ class Method(ABC):
     Attributes:
         placement: ``base`` trains the base's own weights (the run needs its own copy), ``layers`` sits at single
             layers, ``prompt`` changes inputs, cache or mask of the whole model, ``nothing`` trains at most the head.
+        takes_targets: whether ``targets`` say where it goes; others refuse them.
         Config: the pydantic model of the options.
         learning_rates: default and range.
         aliases: other names an option is known by, e.g. ``{"alpha": "lora_alpha"}``.
@@ -99,6 +100,7 @@ class Method(ABC):
     paper: str = ""
     note: str = ""
     placement: Placement
+    takes_targets: bool = False
     Config: type[MethodOptions] = MethodOptions
     learning_rates: LearningRates
     aliases: dict[str, str] = {}

@@ -72,6 +72,8 @@ class Row:
 class PeftMethod(Method):
     """The :class:`Method` of a :class:`Row`."""
 
+    takes_targets = True
+
     def __init__(self, row: Row) -> None:
         settled = set(row.fixed) & set(row.options.model_fields)
         if settled:

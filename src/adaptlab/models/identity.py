@@ -23,6 +23,9 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 #: Names that need no hub: what they stand for on it.
 ALIASES: dict[str, str] = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 
+#: The hub's own limit is 96 characters for the name and as many for its owner.
+_LONGEST_ID = 200
+
 _PICKLED = (".bin", ".pt", ".pth")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -62,6 +65,8 @@ def locate(config: ModelConfig) -> Location:
         return Location("folder", folder.resolve().name, folder)
     if _is_path(config.id):
         raise ModelError(_no_such_folder(config.id, folder))
+    if len(config.id) > _LONGEST_ID:
+        raise ModelError(f"'{config.id[:40]}...' is too long for a model's name: give a folder, a hub id, or minilm.")
     return Location("hub", config.id)
 
 

@@ -154,9 +154,9 @@ def _variants(study: StudyConfig) -> Iterator[Variant]:
 
 
 def _targets(study: StudyConfig, entry: MethodEntry) -> tuple[str | tuple[str, ...] | None, ...]:
-    """The entry's targets, or the study's where the method sits at layers that can be chosen."""
+    """The entry's targets, or the study's where the method takes any."""
     given = entry.targets
-    if given is None and methods.get(entry.name).placement == "layers":
+    if given is None and methods.get(entry.name).takes_targets:
         given = study.targets
     if isinstance(given, tuple) and any(isinstance(item, tuple) for item in given):
         return given

@@ -53,6 +53,8 @@ def check_entry(entry: MethodEntry, index: int) -> list[Problem]:
         for key, value in entry.options.items()
         if value == []
     ]
+    if entry.targets is not None and not method.takes_targets:
+        problems.append(Problem((*where, "targets"), f"'{entry.name}' takes no targets: leave them out"))
     return problems or _wrong_values(method, entry, where)
 
 
