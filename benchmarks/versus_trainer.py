@@ -450,7 +450,9 @@ def main() -> None:
     parser.add_argument("--data-root", default=f"{shared}/data")
     parser.add_argument("--results", type=Path, default=Path("versus-trainer.jsonl"), help="one line per run, appended")
     parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
-    parser.add_argument("--variants", default="", help="only variants whose name contains this")
+    parser.add_argument(
+        "--variants", default="", help="only variants whose name contains one of these, comma-separated"
+    )
     parser.add_argument("--float32", action="store_true", help="adaptlab in float32 as well")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -460,7 +462,10 @@ def main() -> None:
     sizes = [320] if given.quick else [int(size) for size in given.sizes.split(",")]
     seeds = 2 if given.quick else given.seeds
     left_out = () if given.float32 else (OURS_FLOAT32,)
-    jobs = [job for job in plan(sizes, seeds) if given.variants in job.variant and job.variant not in left_out]
+    wanted = given.variants.split(",")
+    jobs = [
+        job for job in plan(sizes, seeds) if any(part in job.variant for part in wanted) and job.variant not in left_out
+    ]
     measure(jobs, sizes, given.results, given.data_root, given.threads)
     here = environment(given.threads)
     results, floors = read_results(given.results, here)

@@ -190,3 +190,14 @@ def test_trained_weights_leave_the_shared_base_alone(tiny_run: Build) -> None:
     before = {n: p.clone() for n, p in run.base.model.named_parameters()}
     run.go()
     assert all(torch.equal(p, before[n]) for n, p in run.base.model.named_parameters())
+
+
+def test_bfloat16_on_a_cpu_takes_plain_attention_for_short_rows_and_learns_the_same(tiny_run: Build) -> None:
+    def kernels(name: str, length: int) -> tuple[bool, bool]:
+        with Precision(name, "cpu").attention(length):
+            return torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
+
+    assert kernels("bfloat16", 64) == (False, True)
+    assert kernels("bfloat16", 512) == kernels("float32", 64) == (True, True)
+    plain, exact = tiny_run(dtype="bfloat16").go().losses, tiny_run(dtype="float32").go().losses
+    assert plain == pytest.approx(exact, abs=0.05)

@@ -67,7 +67,8 @@ class Solo:
 
     def _loss(self, member: Member, batch: Batch) -> Tensor:
         dropout = functional_dropout(self._clock) if self._functional else nullcontext()
-        with self._precision.autocast(), dropout:
+        length = batch.inputs["input_ids"].shape[1]
+        with self._precision.autocast(), self._precision.attention(length), dropout:
             logits = member.attached.model(**batch.inputs).logits
         return member.objective.losses(logits, batch).sum()
 

@@ -12,9 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adaptlab.errors import ConfigError
 from adaptlab.methods._base import Attached
+
+#: Tokens; beyond, a batch's attention scores would fill memory that the flash kernel does not need.
+_LONGEST_PLAIN_ATTENTION = 256
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -39,6 +43,16 @@ class Precision:
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of every forward pass."""
         return torch.autocast(self.device, dtype=self.dtype) if self.mixed else nullcontext()
+
+    def attention(self, length: int) -> AbstractContextManager[Any]:
+        """The attention kernel of a forward pass that will have a backward pass, over rows of ``length`` tokens.
+
+        Torch's own choice, except for bfloat16 on a CPU: there the backward of its flash kernel takes 3 to 14 times as
+        long as that of the plain products (docs/architecture.md), which are taken while their scores are small.
+        """
+        if self.device == "cpu" and self.name == "bfloat16" and length <= _LONGEST_PLAIN_ATTENTION:
+            return sdpa_kernel([SDPBackend.MATH])
+        return nullcontext()
 
     def scaler(self) -> torch.amp.GradScaler | None:
         """Loss scaling, which float16 alone needs; one per run."""
