@@ -119,7 +119,7 @@ def _plan(runs: list[RunConfig], model: nn.Module, layout: Layout, labels: Label
         labels=labels.count,
         trainable=trainable,
         head=head,
-        total=base + (trainable if method.placement in _ADDS else 0),
+        total=base + (trainable if method.placement in _ADDS or method.takes_targets else 0),
         adapter_bytes=safetensors_bytes(shapes) if shapes else _BYTES * (trainable + head),
         runs=len(runs),
         notes=notes,

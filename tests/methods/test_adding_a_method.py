@@ -33,7 +33,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, text in files:
         (root / path).write_text(text, encoding="utf-8")
     (row,) = re.findall(r"^```python\n(Row\(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    table = root / "src" / "adaptlab" / "methods" / "peft_native.py"
+    table = root / "src" / "adaptlab" / "methods" / "_peft_low_rank.py"
     text = table.read_text(encoding="utf-8")
     table.write_text(text.replace("ROWS = (", f"ROWS = (\n{row.strip()},", 1), encoding="utf-8")
     return root

@@ -56,6 +56,8 @@ class Attached:
         parameters: every trained parameter without the head's, by the name it is saved under.
         head: every trained head parameter, likewise.
         extra: whatever the method keeps for its hooks.
+        state: tensors that change in training beside the parameters; checkpoints hold them, and a resumed run gets them
+            back in place before ``before_training``.
         warnings: sentences for the record, e.g. that a target word names a fused module.
     """
 
@@ -66,6 +68,7 @@ class Attached:
     parameters: dict[str, nn.Parameter]
     head: dict[str, nn.Parameter]
     extra: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property

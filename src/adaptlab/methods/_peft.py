@@ -26,13 +26,16 @@ from adaptlab.methods._selection import (
     read_weights,
     write_json,
 )
-from adaptlab.models._base import TARGETABLE, Layer, LayerKind, Layout, fused_notes, resolve_targets
+from adaptlab.models._base import TARGETABLE, Layer, LayerKind, Layout, fused_notes, resolve_targets, split_targets
 
 if TYPE_CHECKING:
     from torch import nn
 
-_ADAPTER = "default"
+ADAPTER = "default"
 _PREFIX = "base_model.model."
+
+
+Derived = Callable[[Layout, tuple[str, ...], Any], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,12 @@ class Row:
         targets: default target words.
         family_targets: default target words of single families (by ``config.model_type``).
         layer_kinds: kinds of layers that the method can sit at.
-        count: trainable numbers at one layer, from its shape, in closed form.
+        count: trainable numbers at one layer, from its shape, in closed form. It is given the options as settled by
+            ``derived``.
+        shared_count: trainable numbers that all layers share.
         fixed: settings of PEFT's configuration that make this variant what it is, e.g. ``{"use_dora": True}``.
-        derived: settings that follow from the layout, the target names and the options.
+        derived: settings that follow from the layout, the target names and the options, e.g. a block size that
+            divides every target's features. Raises ConfigError where an option does not fit the targets.
         placement: ``base`` where attaching changes the base's own weights.
         note: what a user should know before choosing it.
     """
@@ -58,12 +64,13 @@ class Row:
     peft_type: str
     options: type[MethodOptions]
     learning_rates: LearningRates
-    count: Callable[[Layer, Any, Layout], int]
+    count: Callable[[Layer, Any], int]
+    shared_count: Callable[[Any], int] | None = None
     targets: tuple[str, ...] = ("query", "value")
     family_targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     layer_kinds: tuple[LayerKind, ...] = TARGETABLE
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    derived: Callable[[Layout, tuple[str, ...], Any], dict[str, Any]] | None = None
+    derived: Derived | None = None
     placement: Placement = "layers"
     aliases: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
@@ -94,7 +101,9 @@ class PeftMethod(Method):
         Raises:
             ConfigError: a target matches nothing, is the trained head, or is the same weight as another.
         """
-        names = resolve_targets(layout, self._targets(layout, setup), self.row.layer_kinds)
+        targets = self._targets(layout, setup)
+        self._check_kinds(layout, targets)
+        names = resolve_targets(layout, targets, self.row.layer_kinds)
         head = set(layout.words.get("head", ()))
         if setup.head == "adapted":
             names = tuple(dict.fromkeys((*names, *layout.words.get("head", ()))))
@@ -132,7 +141,9 @@ class PeftMethod(Method):
 
     def trainable_count(self, layout: Layout, setup: Setup) -> int:
         names = self.target_names(layout, setup)
-        return sum(self.row.count(layout.layer(name), setup.options, layout) for name in names)
+        options, _ = self._settle(layout, names, setup)
+        shared = self.row.shared_count(options) if self.row.shared_count else 0
+        return shared + sum(self.row.count(layout.layer(name), options) for name in names)
 
     def save(self, attached: Attached, folder: Path) -> None:
         from peft import get_peft_model_state_dict
@@ -151,10 +162,30 @@ class PeftMethod(Method):
         state = read_weights(folder / WEIGHTS_FILE)
         wanted = {**get_peft_model_state_dict(model, save_embedding_layers=False), **_adapted_head(model, attached)}
         check_shapes(wanted, state, folder)
-        set_peft_model_state_dict(model, {name: state[name] for name in wanted})
+        with _quiet_peft():
+            set_peft_model_state_dict(model, {name: state[name] for name in wanted})
 
     def _targets(self, layout: Layout, setup: Setup) -> str | tuple[str, ...]:
         return setup.targets or self.row.family_targets.get(layout.family, self.row.targets)
+
+    def _check_kinds(self, layout: Layout, targets: str | tuple[str, ...]) -> None:
+        """Say so where a target is a layer of a kind that PEFT's method cannot sit at, e.g. GPT-2's ``Conv1D``."""
+        fitting = {layer.name for layer in layout.layers if layer.kind in self.row.layer_kinds}
+        for target in split_targets(targets):
+            names = resolve_targets(layout, (target,), TARGETABLE)
+            if not fitting & set(names):
+                kind, kinds = layout.layer(names[0]).kind, " and ".join(self.row.layer_kinds)
+                raise ConfigError(
+                    f"In this {layout.family} model the target '{target}' is {names[0]}, a {kind} layer, and "
+                    f"{self.name} works on {kinds} layers alone: choose other targets or another method, such as lora."
+                )
+
+    def _settle(self, layout: Layout, names: tuple[str, ...], setup: Setup) -> tuple[Any, dict[str, Any]]:
+        """The options with what follows from the targets filled in, and PEFT's settings for them."""
+        derived = self.row.derived(layout, names, setup.options) if self.row.derived else {}
+        known = {name: value for name, value in derived.items() if name in self.Config.model_fields}
+        settings = {**setup.options.model_dump(exclude_none=True), **self.row.fixed, **derived}
+        return setup.options.model_copy(update=known), settings
 
     def _config(self, layout: Layout, setup: Setup) -> Any:
         """PEFT's own configuration for this model."""
@@ -162,9 +193,7 @@ class PeftMethod(Method):
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
         names = self.target_names(layout, setup)
-        settings: dict[str, Any] = {**setup.options.model_dump(exclude_none=True), **self.row.fixed}
-        if self.row.derived is not None:
-            settings.update(self.row.derived(layout, names, setup.options))
+        _, settings = self._settle(layout, names, setup)
         with_head = bool(layout.head) and setup.head != "adapted"
         return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.row.peft_type)](
             # PEFT adds "classifier" and "score" to the head of SEQ_CLS by itself; an adapted head must not be there.
@@ -180,17 +209,26 @@ def _split(wrapped: Any, layout: Layout) -> tuple[dict[str, nn.Parameter], dict[
     saved_head = {f"{_PREFIX}{name}": name for name in layout.head}
     trained: dict[str, nn.Parameter] = {}
     head: dict[str, nn.Parameter] = {}
-    for name, parameter in wrapped.named_parameters():
+    for name, parameter in _shortest_names(wrapped):
         if not parameter.requires_grad:
             continue
-        if f".modules_to_save.{_ADAPTER}." in name:
-            saved = name.replace(f".modules_to_save.{_ADAPTER}", "")
+        if f".modules_to_save.{ADAPTER}." in name:
+            saved = name.replace(f".modules_to_save.{ADAPTER}", "")
             if saved in saved_head:  # a module may also hold pretrained numbers, which stay frozen
                 head[saved] = parameter
         else:
-            saved = name.replace(f".{_ADAPTER}.", ".").removesuffix(f".{_ADAPTER}")
+            saved = name.replace(f".{ADAPTER}.", ".").removesuffix(f".{ADAPTER}")
             trained[saved] = parameter
     return trained, head
+
+
+def _shortest_names(wrapped: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter once; one that all layers share (VB-LoRA's bank) under the model's name for it, not a layer's."""
+    names: dict[int, tuple[str, nn.Parameter]] = {}
+    for name, parameter in wrapped.named_parameters(remove_duplicate=False):
+        if id(parameter) not in names or len(name) < len(names[id(parameter)][0]):
+            names[id(parameter)] = (name, parameter)
+    yield from names.values()
 
 
 def _tied_notes(layout: Layout, names: tuple[str, ...]) -> list[str]:
@@ -223,7 +261,7 @@ def _save_tensors(state: dict[str, Any], path: Path) -> None:
 
 def _write_config(wrapped: Any, folder: Path) -> None:
     """PEFT's adapter_config.json, the same bytes in every process, and without a path of this machine."""
-    config = wrapped.peft_config[_ADAPTER]
+    config = wrapped.peft_config[ADAPTER]
     trained_in, config.inference_mode = config.inference_mode, True
     config.save_pretrained(str(folder))
     config.inference_mode = trained_in
@@ -237,8 +275,15 @@ def _write_config(wrapped: Any, folder: Path) -> None:
 
 @contextmanager
 def _quiet_peft() -> Iterator[None]:
-    """PEFT warns when it sets ``fan_in_fan_out`` to what a layer needs, and asks transformers in a way it outgrew."""
+    """PEFT warns of what is meant (``fan_in_fan_out`` set to what a layer needs, projections drawn again from their
+    key, BOFT without a compiled extension), and asks transformers in a way it outgrew."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        for meant in (
+            "fan_in_fan_out is set to",
+            "Specified to not (save|load) ",
+            "Failed to load the CUDA extension",
+            "Setting boft_n_butterfly_factor to 1",
+        ):
+            warnings.filterwarnings("ignore", message=meant)
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
         yield

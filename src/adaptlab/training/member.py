@@ -164,6 +164,7 @@ class Member:
         """Everything that a resumed run needs: tensors, and plain values."""
         tensors = {f"trained/{name}": p.detach() for name, p in self.trained.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
+        tensors |= {f"state/{name}": tensor for name, tensor in self.attached.state.items()}
         moments, plain = _flat(self.optimizer.state_dict()["state"])
         tensors |= {f"optimizer/{path}": tensor for path, tensor in moments.items()}
         values = {
@@ -182,6 +183,8 @@ class Member:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(tensors[f"trained/{name}"])
+            for name, tensor in self.attached.state.items():
+                tensor.copy_(tensors[f"state/{name}"])
         best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
         self.best = {name: v.to(self.trained[name].device) for name, v in best.items()} or None
         moments = {k.removeprefix("optimizer/"): v for k, v in tensors.items() if k.startswith("optimizer/")}

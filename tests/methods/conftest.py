@@ -1,0 +1,1 @@
+from tests.training.conftest import tiny_base, tiny_run  # noqa: F401
