@@ -18,7 +18,7 @@ demo: $(STAMP) ## run the demo: five methods, two seeds, a table and a page in .
 	@$(BIN)/adaptlab demo
 
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 check: $(STAMP) ## ruff, mypy --strict, who may import whom, how large things may be
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ COMPARE = ("compare", "--task", "stdlib-docs", "--methods", "lora")
     ("words", "expected"),
     [
         (("compare", "--task", "sst22", "--methods", "lora"), ["No task is called 'sst22': did you mean sst2?"]),
-        (("compare", "--task", "sst2", "--methods", "loar"), ["No method is called 'loar': did you mean lora?"]),
+        (("compare", "--task", "sst2", "--methods", "loar"), ["No method is called 'loar': did you mean lora or lokr or loha?"]),
         (("compare", "--methods", "lora"), ["No task was given: say it with --task, or name a study file."]),
         (("compare", "--task", "sst2"), ["No method was given: say it with --methods, or name a study file."]),
         (("train", "--task", "sst2", "--method", "lora", "--seed", "x"), ["--seed must be a whole number, not 'x'"]),
@@ -84,7 +84,7 @@ def test_validate_tells_every_error_with_its_line(adaptlab: Command, tmp_path: P
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines() == [
         "s.yaml:2: unknown key 'sedes': did you mean 'seeds'?",
-        "s.yaml:3: No method is called 'loar': did you mean lora? See `adaptlab list methods`.",
+        "s.yaml:3: No method is called 'loar': did you mean lora or lokr or loha? See `adaptlab list methods`.",
         "s.yaml:4: 'epochs' must be a number, not 'many'",
         "3 errors.",
     ]
