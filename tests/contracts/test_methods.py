@@ -88,11 +88,17 @@ def test_training_moves_what_is_trained_and_nothing_else(
 
 @every_pair
 def test_loss_falls_within_twenty_steps(method: Method, family: str, bench_of: Callable[[str], Bench]) -> None:
-    bench = bench_of(family)
-    attached = bench.attach(method)
-    before = bench.loss(attached)
-    bench.train(attached, 20, rate=method.learning_rates.high)
-    assert bench.loss(attached) < 0.98 * before
+    """At the default rate or at the highest: near the top of a range, a model this small is chaotic, and which way it
+    goes depends on the processor's rounding."""
+    bench, rates = bench_of(family), method.learning_rates
+
+    def left(rate: float) -> float:
+        attached = bench.attach(method)
+        before = bench.loss(attached)
+        bench.train(attached, 20, rate=rate)
+        return bench.loss(attached) / before
+
+    assert left(rates.default) < 0.95 or left(rates.high) < 0.95
 
 
 @every_pair
