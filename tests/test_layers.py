@@ -12,7 +12,7 @@ import pytest
 from tests.source_tree import PACKAGE, SOURCE, Import, imports_of, modules, runtime_closure
 
 GROUND = {"errors", "registry", "config"}
-BASES = {"tasks._base", "metrics._base", "models._base", "methods._base"}
+BASES = {"tasks._base", "tasks._prompts", "metrics._base", "models._base", "methods._base"}
 REGISTRIES = {"tasks", "metrics", "methods"}  # the packages' own names: what looks a plugin up, never a plugin
 
 #: What each part may import besides itself, at the top of a file, inside a function or for types. A part is the first

@@ -51,8 +51,49 @@ class ModelConfig(Frozen):
     allow_pickle: bool = False
 
 
+def _words(value: Any) -> Any:
+    """Classes and words that YAML reads as numbers are words."""
+    if isinstance(value, dict):
+        return {str(key): _words(word) for key, word in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_words(word) for word in value)
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Words = tuple[str | None, ...] | dict[str, str | None] | str | None
+
+
+class Prompt(Frozen):
+    """How a row is put to a language model, and the words that stand for its answers (docs/adding-a-task.md).
+
+    Attributes:
+        template: the text up to where the answer begins, with ``{column}`` for a text; ``{{`` is a brace. What white
+            space it ends with comes between question and answer instead of one space. ``{choices}`` has a row's
+            options, a line each.
+        answers: for classes their words: a list in the order of the classes, or a mapping of class to word; a class
+            whose word is ``None`` is left out, its rows too. For a row's own options a template with ``{key}`` (A, B,
+            ...) and ``{text}``, for generation one with ``{label}``. ``None``: the classes' names, an option's text,
+            the reference.
+        choice: a line of ``{choices}``.
+        instruction: stands before everything else, once.
+        between: stands between instruction, demonstrations and question.
+        stop: a generated answer ends where one of these begins.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    template: str
+    answers: Annotated[Words, BeforeValidator(_words)] = None
+    choice: str = "{key}. {text}"
+    instruction: str = ""
+    between: str = "\n\n"
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ("\n",)
+
+
 class TaskConfig(Frozen):
-    """A task and which of its rows are used. ``name`` is a plugin's name or a path to the user's own data."""
+    """A task and which of its rows are used. ``name`` is a plugin's name or a path to the user's own data.
+
+    ``prompts`` are the user's own, beside the task's; ``prompt`` names the one that is used.
+    """
 
     name: str
     train_examples: CountOrAll = "all"
@@ -64,6 +105,7 @@ class TaskConfig(Frozen):
     delimiter: str | None = None
     max_length: Count | Literal["auto"] = "auto"
     prompt: str | None = None
+    prompts: tuple[Prompt, ...] = ()
 
 
 class MethodConfig(Frozen):
@@ -125,6 +167,7 @@ class RunIdentity(Frozen):
     data: str  # "sha256:..." over the rows of every split
     task: str  # plugin name
     task_version: int
+    prompt: str | None = None  # "sha256:..." over what the prompt says, where one is used
 
 
 def run_id(resolved: RunConfig, identity: RunIdentity) -> str:
@@ -134,9 +177,10 @@ def run_id(resolved: RunConfig, identity: RunIdentity) -> str:
     config["task"].pop("name")
     config["method"].pop("label", None)
     # How columns were found is not content: what was read from them is, and the data's hash covers it.
-    for key in ("text_columns", "label_column", "delimiter"):
+    # Nor is what a prompt is called: its hash covers what it says.
+    for key in ("text_columns", "label_column", "delimiter", "prompt", "prompts"):
         config["task"].pop(key, None)
-    document = {"version": ID_VERSION, "config": config, "identity": identity.model_dump()}
+    document = {"version": ID_VERSION, "config": config, "identity": identity.model_dump(exclude_none=True)}
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -204,6 +248,7 @@ class TaskEntry(Frozen):
     label_column: str | None = None
     delimiter: str | None = None
     prompt: Axis[str] | None = None
+    prompts: tuple[Prompt, ...] = ()
 
 
 class StudyConfig(Frozen):

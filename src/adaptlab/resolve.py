@@ -11,7 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from adaptlab.config import ExecutionConfig, MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig, run_id
+from adaptlab.config import (
+    ExecutionConfig,
+    MethodConfig,
+    ModelConfig,
+    Prompt,
+    RunConfig,
+    RunIdentity,
+    TaskConfig,
+    run_id,
+)
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Setup
@@ -20,6 +29,7 @@ from adaptlab.models.identity import read_config, weights_identity
 from adaptlab.study.expand import run_name
 from adaptlab.tasks import find_task
 from adaptlab.tasks._base import DataAccess, TaskData
+from adaptlab.tasks._prompts import prompt_digest
 
 #: ``--max-length auto``: the model's positions, but no more than this.
 _AUTO_MAX_LENGTH = 512
@@ -65,6 +75,7 @@ class Resolver:
         model_config = self._model_config(run.model)
         max_length = _max_length(run.task, model_config, run.model.id)
         data = self._task_data(run.task)
+        prompt = prompt_in_use(run, data)
         method = methods.get(run.method.name)
         options = method.Config(**run.method.options).model_dump(mode="json")
         per_epoch = math.ceil(len(data.train) / run.training.batch_size)
@@ -72,7 +83,9 @@ class Resolver:
         rate = run.training.learning_rate
         resolved = run.model_copy(
             update={
-                "task": run.task.model_copy(update={"max_length": max_length}),
+                "task": run.task.model_copy(
+                    update={"max_length": max_length, "prompt": None if prompt is None else prompt.name}
+                ),
                 "method": MethodConfig(**{**run.method.model_dump(), "options": options}),
                 "training": run.training.model_copy(
                     update={
@@ -87,7 +100,11 @@ class Resolver:
         )
         task = find_task(run.task.name)
         identity = RunIdentity(
-            weights=self._identity(run.model), data=data.fingerprint, task=task.name, task_version=task.version
+            weights=self._identity(run.model),
+            data=data.fingerprint,
+            task=task.name,
+            task_version=task.version,
+            prompt=None if prompt is None else prompt_digest(prompt),
         )
         id_ = run_id(resolved, identity)
         name = run_name(run.task.name, run.method.label or run.method.name, run.seed, id_)
@@ -138,6 +155,22 @@ class Resolver:
         if key not in self._model_configs:
             self._model_configs[key] = read_config(model)
         return self._model_configs[key]
+
+
+def prompt_in_use(run: RunConfig, data: TaskData) -> Prompt | None:
+    """The prompt that ``run`` puts its rows in: none for a head that nobody gave one.
+
+    Raises:
+        ConfigError: the readout needs a prompt and the task has none.
+    """
+    if run.readout == "head" and run.task.prompt is None:
+        return None
+    if not data.prompts:
+        raise ConfigError(
+            f"The task '{run.task.name}' has no prompt, and --readout {run.readout} needs one: write one under "
+            "'prompts' in the study's YAML."
+        )
+    return data.prompts[0]
 
 
 def outputs(data: TaskData) -> int:

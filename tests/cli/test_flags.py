@@ -52,7 +52,14 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
             for name in ("a/b", "c/d")
         ],
         "task": [
-            {"name": name, "text_columns": ["x", "y"], "label_column": "z", "delimiter": ";", "prompt": None}
+            {
+                "name": name,
+                "text_columns": ["x", "y"],
+                "label_column": "z",
+                "delimiter": ";",
+                "prompt": None,
+                "prompts": [],
+            }
             for name in ("sst2", "mrpc")
         ],
         "methods": [

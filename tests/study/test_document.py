@@ -321,3 +321,28 @@ def test_the_names_in_the_configuration_are_those_of_the_training(file: Path) ->
     assert set(get_args(config.Optimizer)) == set(optimizers._BUILDERS)
     assert set(get_args(config.Schedule)) == set(schedules._SHAPES)
     assert set(get_args(config.Objective)) == set(objectives._OBJECTIVES)
+
+
+def test_prompts_of_ones_own_stand_in_the_task(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("text,label\na,0\n")
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        f"""task:
+  name: {tmp_path / "my.csv"}
+  prompt: [mine, curt]
+  prompts:
+    - name: mine
+      template: "{{text}}\\nSo:"
+      answers: {{0: bad, 1: good}}
+    - {{name: curt, template: "{{text}}"}}
+methods: lora
+"""
+    )
+    study = read_study(path)
+    assert study.task[0].prompts[0].answers == {"0": "bad", "1": "good"}
+    assert [run.task.prompt for run in expand(study)][::3] == ["mine", "curt"]
+    write_study(tmp_path / "again.yaml", study)
+    assert read_study(tmp_path / "again.yaml").task == study.task
+    path.write_text(path.read_text().replace("template", "tempalte", 1))
+    with pytest.raises(ConfigError, match=r"study.yaml:6: unknown key 'tempalte': did you mean 'template'"):
+        read_study(path)

@@ -72,6 +72,7 @@ def test_every_value_of_a_study_reaches_its_run() -> None:
         "delimiter": ";",
         "max_length": 64,
         "prompt": "p",
+        "prompts": (),
     }
     assert run.training.model_dump() == {
         "epochs": 3.0,

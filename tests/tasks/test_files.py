@@ -263,9 +263,28 @@ def test_bad_options_are_named(config: dict[str, object], message: str, write: C
         load(write("my.csv", GOOD), **config)
 
 
-def test_a_prompt_is_refused(write: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match="Your own rows have no prompt 'qa'"):
+def test_rows_about_which_nothing_is_known_have_a_plain_prompt(write: Callable[..., Path]) -> None:
+    (plain,) = load(write("my.csv", GOOD)).prompts
+    assert (plain.name, plain.template) == ("plain", "text: {text}\nlabel:")
+
+
+def test_ones_own_prompt_goes_before_the_plain_one(write: Callable[..., Path]) -> None:
+    mine = {"name": "mine", "template": "{text}\nSo:"}
+    assert [prompt.name for prompt in load(write("my.csv", GOOD), prompts=[mine]).prompts] == ["mine", "plain"]
+    assert [p.name for p in load(write("my.csv", GOOD), prompts=[mine], prompt="plain").prompts] == ["plain"]
+
+
+def test_a_prompt_that_is_not_there_or_names_no_column_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match="has no prompt 'qa': it has plain"):
         load(write("my.csv", GOOD), prompt="qa")
+    with pytest.raises(ConfigError, match=r"names the column 'tekst' in its template: there are text."):
+        load(write("my.csv", GOOD), prompts=[{"name": "mine", "template": "{tekst}"}])
+    with pytest.raises(ConfigError, match=r"Two prompts of '.*my.csv' are called 'plain': give yours another name."):
+        load(write("my.csv", GOOD), prompts=[{"name": "plain", "template": "{text}"}])
+
+
+def test_a_column_that_no_template_can_name_has_no_plain_prompt(write: Callable[..., Path]) -> None:
+    assert load(write("my.csv", GOOD.replace("text", "text{"))).prompts == ()
 
 
 def test_a_folder_without_a_train_file_says_what_it_has(write: Callable[..., Path]) -> None:

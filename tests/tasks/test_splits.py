@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -32,6 +33,7 @@ def build(
         metrics=("accuracy",),
         config=TaskConfig.model_validate({"name": "t", **config}),
         source="my.csv",
+        columns=("text",),
     )
 
 
@@ -246,3 +248,27 @@ def test_regression_is_divided_without_classes() -> None:
     numbers = [Example(f"train/{i}", (f"text {i}",), i / 10) for i in range(100)]
     divided = divide(Published(numbers), "regression", (), "my.csv")
     assert (len(divided.train), len(divided.select), len(divided.report["test"])) == (80, 10, 10)
+
+
+def test_a_class_that_the_prompt_has_no_word_for_is_left_out_with_its_rows() -> None:
+    published = Published(rows(30, shares=(1, 1, 1)), rows(12, "validation", shares=(1, 1, 1)))
+    labels = ("no", "perhaps", "yes")
+    prompt = {"name": "p", "template": "{text}", "answers": {"no": "No", "perhaps": None, "yes": "Yes"}}
+    whole = build(published, labels=labels)
+    data = build(published, labels=labels, prompts=[prompt], prompt="p", train_examples=8)
+    assert (data.labels, data.prompts[0].answers) == (("no", "yes"), ("No", "Yes"))
+    assert len(data.train) == 8
+    for kept, every in ((data.select, whole.select), (data.report["test"], whole.report["test"])):
+        assert [(row.id, data.labels[row.label]) for row in kept] == [
+            (row.id, labels[row.label]) for row in every if row.label != 1
+        ]
+    assert "The prompt 'p' asks for no 'perhaps': rows of that class are left out." in data.warnings
+
+
+def test_what_only_some_rows_have_counts_for_the_fingerprint_where_they_have_it() -> None:
+    def print_of(**more: object) -> str:
+        test = [replace(row, **more) for row in rows(6, "test")]
+        return build(Published(rows(50), rows(8, "validation"), test)).fingerprint
+
+    assert len({print_of(), print_of(choices=("a",)), print_of(references=("a",)), print_of(groups=("a",))}) == 4
+    assert print_of(choices=()) == print_of()

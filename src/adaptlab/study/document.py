@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from adaptlab.config import ExecutionConfig, MethodEntry, ModelConfig, StudyConfig, TaskEntry
+from adaptlab.config import ExecutionConfig, MethodEntry, ModelConfig, Prompt, StudyConfig, TaskEntry
 from adaptlab.errors import AdaptlabError, ConfigError
 from adaptlab.models.identity import locate
 from adaptlab.runs import studyfile
@@ -32,6 +32,7 @@ _ALLOWED = {
     "execution": keys_of(ExecutionConfig),
     "model": keys_of(ModelConfig),
     "task": keys_of(TaskEntry),
+    "task.prompts": keys_of(Prompt),
     "methods": keys_of(MethodEntry),
 }
 

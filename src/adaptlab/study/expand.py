@@ -128,6 +128,7 @@ def _tasks(study: StudyConfig) -> Iterator[TaskConfig]:
                 delimiter=entry.delimiter,
                 max_length=max_length,
                 prompt=prompt,
+                prompts=entry.prompts,
             )
 
 

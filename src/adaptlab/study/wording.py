@@ -49,7 +49,7 @@ def problems_of(
     """A problem per wrong value in ``document``; the branches of a union are joined into one sentence.
 
     Args:
-        allowed: the names that may stand in a mapping, by the first key of its path (``""``: in the document itself).
+        allowed: the names that may stand in a mapping, by the keys of its path (``""``: in the document itself).
         prefix: where ``document`` stands in the whole.
         named: put before keys in the sentence, e.g. ``"lora."``.
     """
@@ -118,7 +118,8 @@ def _sentence(
     first = details[0]
     key = named + shown_key(where)
     if first["type"] == "extra_forbidden":
-        return unknown_key(shown_key(where), allowed.get(str(where[0]) if len(where) > 1 else "", ()), named)
+        parent = ".".join(part for part in where[:-1] if isinstance(part, str))
+        return unknown_key(shown_key(where), allowed.get(parent, ()), named)
     if first["type"] == "missing":
         return f"'{key}' is missing"
     if first["type"] in ("value_error", "assertion_error"):

@@ -10,21 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adaptlab.config import TaskConfig
+from adaptlab.config import Prompt, TaskConfig
 
 Kind = Literal["classification", "regression", "multiple-choice", "generation"]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row. ``label`` is the index of a class, a number (regression) or a string (generation).
+    """One row.
 
-    ``texts`` has one or two strings for classification and regression.
+    Attributes:
+        texts: the row's text columns; one or two for classification and regression.
+        label: the index of a class or of a choice, a number (regression), or a text (generation).
+        choices: the row's own options (multiple choice).
+        references: every text that is a right answer, ``label`` among them (generation); empty where that is the only.
+        groups: parts of the set that the row belongs to and that are scored apart, e.g. ``"lexical_overlap"``.
     """
 
     id: str
     texts: tuple[str, ...]
     label: int | float | str
+    choices: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,9 @@ class TaskData:
         warnings: sentences for the record, e.g. a class that a few-shot subset lacks.
         metrics: names of the metrics to compute; the first is the primary one. The task's own, except for the user's
             files, where only the rows tell.
+        columns: names of ``Example.texts``, in order; what a prompt may name.
+        prompts: the one in use first: the one that was asked for, else the user's own or the task's first. Their
+            ``answers`` are complete: a word for each of ``labels``, in order, or a template.
     """
 
     kind: Kind
@@ -51,6 +62,8 @@ class TaskData:
     fingerprint: str
     warnings: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,7 @@ class Task(ABC):
         name: what ``--task`` takes.
         version: raised when rows, splits or rendering change, so that old runs are not mistaken for new ones.
         metrics: names of metrics to compute; the first is the primary one.
+        prompts: ways of putting a row to a language model; the first is the default.
     """
 
     name: str
@@ -77,6 +91,7 @@ class Task(ABC):
     kind: Kind
     metrics: tuple[str, ...]
     hub_id: str | None = None
+    prompts: tuple[Prompt, ...] = ()
 
     @abstractmethod
     def load(self, config: TaskConfig, access: DataAccess) -> TaskData:
@@ -84,5 +99,6 @@ class Task(ABC):
 
         Raises:
             DataError: a file, column, label or split is not usable; the message says which and what to do.
+            ConfigError: the prompt that ``config`` asks for is unknown or does not fit.
             HubError: the rows are on a hub that cannot be reached.
         """

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptlab.config import TaskConfig
-from adaptlab.errors import ConfigError, DataError
+from adaptlab.config import Prompt, TaskConfig
+from adaptlab.errors import DataError
 from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
 from adaptlab.tasks._labels import interpret, unlabelled
 from adaptlab.tasks._splits import Published, assemble
@@ -82,8 +82,6 @@ class FileTask(Task):
 
     def load(self, config: TaskConfig, access: DataAccess) -> TaskData:
         """Read the file or folder. See ``Task.load``."""
-        if config.prompt is not None:
-            raise ConfigError(f"Your own rows have no prompt '{config.prompt}': leave the prompt out.")
         files, warnings = _split_files(self.path)
         tables = {split: read_table(file, config.delimiter) for split, file in files.items()}
         names = {split: file.name for split, file in files.items()}
@@ -116,9 +114,22 @@ class FileTask(Task):
             labels=meaning.names,
             metrics=("accuracy", "macro_f1") if meaning.kind == "classification" else ("pearson", "spearman"),
             config=config,
+            columns=columns.texts,
+            prompts=plain_prompts(columns.texts),
             source=self.path.name,
             warnings=warnings,
         )
+
+
+def plain_prompts(columns: Sequence[str]) -> tuple[Prompt, ...]:
+    """For rows about which nothing is known: the texts, a line each after its column's name, then the label.
+
+    None for columns with braces in their names, which no template can name.
+    """
+    if any(brace in column for column in columns for brace in "{}"):
+        return ()
+    lines = [f"{column}: {{{column}}}" for column in columns]
+    return (Prompt(name="plain", template="\n".join([*lines, "label:"])),)
 
 
 def _split_files(path: Path) -> tuple[dict[str, Path], list[str]]:

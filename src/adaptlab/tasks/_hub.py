@@ -59,6 +59,8 @@ class HubTask(Task):
             labels=self.labels,
             metrics=self.metrics,
             config=config,
+            columns=self.text_columns,
+            prompts=self.prompts,
             source="/".join(filter(None, [self.hub_id, self.hub_config])),
             revision=found.revision,
             warnings=[f"The source has no {split}: nothing is reported on it." for split in absent],
@@ -117,7 +119,7 @@ def refuse_file_options(name: str, config: TaskConfig) -> None:
     """A published task knows where its texts stand.
 
     Raises:
-        ConfigError: ``config`` says where columns stand, or names a prompt that the task does not have.
+        ConfigError: ``config`` says where columns stand.
     """
     given = {
         "--text-columns": config.text_columns,
@@ -129,7 +131,5 @@ def refuse_file_options(name: str, config: TaskConfig) -> None:
         for flag, value in given.items()
         if value is not None
     ]
-    if config.prompt is not None:
-        problems.append(f"The task '{name}' has no prompt '{config.prompt}': it has none.")
     if problems:
         raise ConfigError(problems)

@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from adaptlab.config import CountOrAll, TaskConfig
-from adaptlab.errors import DataError
+from adaptlab.config import CountOrAll, Prompt, TaskConfig
+from adaptlab.errors import ConfigError, DataError
 from adaptlab.tasks._base import Example, Kind, TaskData
+from adaptlab.tasks._prompts import choose_prompt, fit_prompt
 
 #: Train + test: this share of the training rows selects, but never more than this many rows.
 SELECT_SHARE, SELECT_MOST = 0.1, 2000
@@ -60,15 +61,24 @@ def assemble(
     metrics: tuple[str, ...],
     config: TaskConfig,
     source: str,
+    columns: tuple[str, ...],
+    prompts: tuple[Prompt, ...] = (),
     revision: str | None = None,
     warnings: Sequence[str] = (),
 ) -> TaskData:
     """Divide, check, take the subsets that ``config`` asks for, and hash.
 
+    Args:
+        prompts: the task's own; the user's, in ``config``, come before them.
+
     Raises:
         DataError: too few rows to divide, one class only, or a label that training never shows.
+        ConfigError: a prompt does not fit, or there is none of the name asked for.
     """
+    prompts = _prompts(config, prompts, kind, columns, labels)
     divided = divide(published, kind, labels, source)
+    if prompts:
+        divided, labels, prompts = _without_unasked(divided, kind, labels, prompts)
     check_labels(divided, kind, labels, source)
     train, few = _subset(divided.train, config.train_examples, f"train {config.data_seed}", "training")
     select, few_select = _subset(divided.select, config.select_examples, f"select {config.data_seed}", "selection")
@@ -92,6 +102,8 @@ def assemble(
         fingerprint=fingerprint(kind, labels, {"train": train, "select": select, **report}),
         warnings=tuple(said),
         metrics=metrics,
+        columns=columns,
+        prompts=prompts,
     )
 
 
@@ -189,9 +201,53 @@ def fingerprint(kind: Kind, labels: Sequence[str], splits: Mapping[str, Sequence
     digest = hashlib.sha256(json.dumps([kind, list(labels)]).encode())
     encode = json.JSONEncoder(separators=(",", ":")).encode
     for name, rows in splits.items():
-        lines = [encode([name, len(rows)]), *(encode([row.id, row.texts, row.label]) for row in rows)]
+        lines = [encode([name, len(rows)]), *(encode(_content(row)) for row in rows)]
         digest.update("\n".join(lines).encode())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _content(row: Example) -> list[object]:
+    """What a row says; what most rows do not have is left out, so that theirs is as it always was."""
+    more = {"choices": row.choices, "references": row.references, "groups": row.groups}
+    said = {key: value for key, value in more.items() if value}
+    return [row.id, row.texts, row.label, *([said] if said else [])]
+
+
+def _prompts(
+    config: TaskConfig, own: Sequence[Prompt], kind: Kind, columns: Sequence[str], labels: Sequence[str]
+) -> tuple[Prompt, ...]:
+    """All prompts of a task, complete; where one was asked for, that one alone."""
+    known = (*config.prompts, *own)
+    names = [prompt.name for prompt in known]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"Two prompts of '{config.name}' are called '{name}': give yours another name." for name in twice
+        )
+    if config.prompt is not None:
+        known = (choose_prompt(known, config.prompt, config.name),)
+    return tuple(fit_prompt(prompt, kind, columns, labels) for prompt in known)
+
+
+def _without_unasked(
+    divided: Divided, kind: Kind, labels: tuple[str, ...], prompts: tuple[Prompt, ...]
+) -> tuple[Divided, tuple[str, ...], tuple[Prompt, ...]]:
+    """Without the classes for which the prompt in use has no word: their rows train nothing and are not asked."""
+    words = prompts[0].answers
+    if kind != "classification" or not isinstance(words, tuple) or None not in words:
+        return divided, labels, prompts
+    kept = [index for index, word in enumerate(words) if word is not None]
+    places = {index: place for place, index in enumerate(kept)}
+
+    def left(rows: Sequence[Example]) -> list[Example]:
+        return [replace(row, label=places[int(row.label)]) for row in rows if row.label in places]
+
+    report = {name: left(rows) for name, rows in divided.report.items()}
+    gone = [label for index, label in enumerate(labels) if index not in places]
+    warning = f"The prompt '{prompts[0].name}' asks for no {_listed(gone)}: rows of that class are left out."
+    fewer = Divided(left(divided.train), left(divided.select), report, [*divided.warnings, warning])
+    in_use = prompts[0].model_copy(update={"answers": tuple(words[index] for index in kept)})
+    return fewer, tuple(labels[index] for index in kept), (in_use,)
 
 
 def _place(salt: str, row: Example) -> bytes:

@@ -1,13 +1,18 @@
 """GLUE: nine tasks of language understanding (Wang et al. 2019, https://arxiv.org/abs/1804.07461).
 
 The test labels were never published officially, so each task's validation rows are halved into selection and report,
-as in the evaluation of RED and ReFT. Metrics are the benchmark's own.
+as in the evaluation of RED and ReFT. Metrics are the benchmark's own. The prompts called ``t5`` are those T5 was
+pretrained with (Raffel et al. 2020, appendix D, https://arxiv.org/abs/1910.10683).
 """
 
 from __future__ import annotations
 
+from adaptlab.config import Prompt
 from adaptlab.tasks._base import Kind
 from adaptlab.tasks._hub import HubTask
+from adaptlab.tasks._nli import NLI_LABELS, nli_prompts
+
+_NO_YES = ("No", "Yes")
 
 
 class Glue(HubTask):
@@ -25,6 +30,10 @@ class Cola(Glue):
     text_columns = ("sentence",)
     labels = ("unacceptable", "acceptable")
     metrics = ("mcc", "accuracy")
+    prompts = (
+        Prompt(name="grammatical", template="{sentence}\nIs this sentence grammatical? Answer:", answers=_NO_YES),
+        Prompt(name="t5", template="cola sentence: {sentence}", answers=labels),
+    )
 
 
 class Sst2(Glue):
@@ -32,6 +41,10 @@ class Sst2(Glue):
     summary = "sentiment of phrases from film reviews, 2 classes, 67,349 training rows"
     text_columns = ("sentence",)
     labels = ("negative", "positive")
+    prompts = (
+        Prompt(name="sentiment", template="Review: {sentence}\nSentiment:", answers=labels),
+        Prompt(name="t5", template="sst2 sentence: {sentence}", answers=labels),
+    )
 
 
 class Mrpc(Glue):
@@ -40,6 +53,14 @@ class Mrpc(Glue):
     text_columns = ("sentence1", "sentence2")
     labels = ("not_equivalent", "equivalent")
     metrics = ("accuracy", "f1")
+    prompts = (
+        Prompt(
+            name="same-meaning",
+            template="{sentence1}\n{sentence2}\nDo both sentences mean the same thing? Answer:",
+            answers=_NO_YES,
+        ),
+        Prompt(name="t5", template="mrpc sentence1: {sentence1} sentence2: {sentence2}", answers=labels),
+    )
 
 
 class Qqp(Glue):
@@ -48,6 +69,15 @@ class Qqp(Glue):
     text_columns = ("question1", "question2")
     labels = ("not_duplicate", "duplicate")
     metrics = ("accuracy", "f1")
+    prompts = (
+        Prompt(
+            name="same-thing",
+            template="Question 1: {question1}\nQuestion 2: {question2}\n"
+            "Question: Do both questions ask the same thing? Answer: ",
+            answers=_NO_YES,
+        ),
+        Prompt(name="t5", template="qqp question1: {question1} question2: {question2}", answers=labels),
+    )
 
 
 class Stsb(Glue):
@@ -56,15 +86,23 @@ class Stsb(Glue):
     kind = "regression"
     text_columns = ("sentence1", "sentence2")
     metrics = ("pearson", "spearman")
+    prompts = (
+        Prompt(name="alike", template="{sentence1}\n{sentence2}\nHow alike are they, from 0 to 5? Answer:"),
+        Prompt(name="t5", template="stsb sentence1: {sentence1} sentence2: {sentence2}"),
+    )
 
 
 class Mnli(Glue):
     name = hub_config = "mnli"
     summary = "does the premise entail the hypothesis? 3 classes, 392,702 training rows; matched and mismatched genres"
     text_columns = ("premise", "hypothesis")
-    labels = ("entailment", "neutral", "contradiction")
+    labels = NLI_LABELS
     validation_split = "validation_matched"
     more_splits = ("validation_mismatched",)
+    prompts = (
+        *nli_prompts("premise", "hypothesis", labels),
+        Prompt(name="t5", template="mnli hypothesis: {hypothesis} premise: {premise}", answers=labels),
+    )
 
 
 class Qnli(Glue):
@@ -72,6 +110,14 @@ class Qnli(Glue):
     summary = "does the sentence answer the question? 2 classes, 104,743 training rows"
     text_columns = ("question", "sentence")
     labels = ("entailment", "not_entailment")
+    prompts = (
+        Prompt(
+            name="answered",
+            template="{question}\n{sentence}\nDoes the sentence answer the question? Answer:",
+            answers=("Yes", "No"),
+        ),
+        Prompt(name="t5", template="qnli question: {question} sentence: {sentence}", answers=labels),
+    )
 
 
 class Rte(Glue):
@@ -79,6 +125,10 @@ class Rte(Glue):
     summary = "does the first sentence entail the second? 2 classes, 2,490 training rows"
     text_columns = ("sentence1", "sentence2")
     labels = ("entailment", "not_entailment")
+    prompts = (
+        *nli_prompts("sentence1", "sentence2", labels),
+        Prompt(name="t5", template="rte sentence1: {sentence1} sentence2: {sentence2}", answers=labels),
+    )
 
 
 class Wnli(Glue):
@@ -86,6 +136,10 @@ class Wnli(Glue):
     summary = "whom does the pronoun mean? 2 classes, 635 training rows"
     text_columns = ("sentence1", "sentence2")
     labels = ("not_entailment", "entailment")
+    prompts = (
+        *nli_prompts("sentence1", "sentence2", labels),
+        Prompt(name="t5", template="wnli sentence1: {sentence1} sentence2: {sentence2}", answers=labels),
+    )
 
 
 plugins = (Cola(), Sst2(), Mrpc(), Qqp(), Stsb(), Mnli(), Qnli(), Rte(), Wnli())

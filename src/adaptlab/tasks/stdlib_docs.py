@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from adaptlab.config import TaskConfig
+from adaptlab.config import Prompt, TaskConfig
 from adaptlab.errors import DataError
 from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
 from adaptlab.tasks._hub import refuse_file_options
@@ -73,6 +73,7 @@ class StdlibDocs(Task):
     version = 1
     kind = "classification"
     metrics = ("accuracy", "macro_f1")
+    prompts = (Prompt(name="area", template="{text}\nThis part of Python's library is about"),)
 
     def load(self, config: TaskConfig, access: DataAccess) -> TaskData:
         """Build the rows from this Python's files in about a second.
@@ -90,6 +91,8 @@ class StdlibDocs(Task):
             labels=labels,
             metrics=self.metrics,
             config=config,
+            columns=("text",),
+            prompts=self.prompts,
             source="Python standard library",
             revision=platform.python_version(),
         )
