@@ -32,14 +32,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": GROUND | BASES | {"runs.record", "measure.*", "training.*"},
     "engines": GROUND | BASES | {"runs.record", "measure.*", "training.*"},
     "study": GROUND | BASES | REGISTRIES | {"runs.*", "models.identity"},
-    "launchers": GROUND | {"runs.*", "study.*"},
+    "launchers": GROUND | {"runs.*", "study.*", "signals"},
     "report": GROUND | {"runs.*"},
 }
 
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.
 COMPOSERS = (
-    "resolve", "planning", "workshop", "experiment", "adapter", "predictor", "exporting", "api", "cli", "__init__",
-    "__main__",
+    "resolve", "planning", "workshop", "experiment", "worker", "adapter", "predictor", "exporting", "api", "cli",
+    "__init__", "__main__",
 )  # fmt: skip
 
 #: Nothing here may load these, not even through another module of the project.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from adaptlab.exporting import Export
     from adaptlab.planning import Plan
     from adaptlab.predictor import Predictor
+    from adaptlab.signals import StopRequest
+    from adaptlab.study.schedule import Pool
 
 log = logging.getLogger("adaptlab")
 
@@ -92,36 +94,39 @@ def train(study: StudyConfig, *, out: str | Path, listener: Listener | None = No
 
 
 def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = False) -> StudyResult:
+    from adaptlab.launchers import options_of
+    from adaptlab.resolve import Resolver
     from adaptlab.signals import stop_on_signals
     from adaptlab.study.expand import expand
     from adaptlab.study.schedule import run_study
 
+    execution = study.execution
+    launcher, options = options_of(execution)
     runs = expand(study)
     if single and len(runs) != 1:
         raise ConfigError(f"train does one run, and this makes {len(runs)}: give single values, or use compare.")
-
-    from adaptlab.resolve import Resolver
-
-    resolver = Resolver(study.execution)
+    resolver = Resolver(execution, on=None if launcher is None else launcher.device(execution, options))
     resolved = list({run.id: run for run in map(resolver.resolve, runs)}.values())
     resolver.check_methods(resolved)
     folder = StudyFolder.open_or_create(out, study)
-
-    from adaptlab.experiment import execute
-    from adaptlab.workshop import Workshop
-
     with stop_on_signals() as stop:
-        workshop = Workshop(study.execution, listener, stop)
-        outcome = run_study(
-            folder,
-            resolved,
-            partial(execute, study=folder, workshop=workshop),
-            keep_weights=study.execution.keep_weights,
-            listener=listener,
-        )
+        if launcher is None:
+            pool: Pool = _inline(folder, execution, listener, stop)
+        else:
+            pool = launcher.open(folder.path, execution, options, stop)
+        outcome = run_study(folder, resolved, pool, execution=execution, listener=listener)
     return StudyResult(
         folder.path, outcome.records, tuple(outcome.skipped), tuple(outcome.failed), None, tuple(folder.damaged)
     )
+
+
+def _inline(folder: StudyFolder, execution: ExecutionConfig, listener: Listener, stop: StopRequest) -> Pool:
+    from adaptlab.experiment import execute
+    from adaptlab.launchers.inline import InlinePool
+    from adaptlab.workshop import Workshop
+
+    workshop = Workshop(execution, listener, stop)
+    return InlinePool(folder, partial(execute, study=folder, workshop=workshop))
 
 
 def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:

@@ -158,6 +158,11 @@ class ExecutionConfig(Frozen):
     keep_weights: KeepWeights = "best"
     micro_batch_size: Count | None = None
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
+    launcher: str = "inline"
+    workers: Count | None = None
+    wait: bool = True
+    ray_address: str | None = None
+    launch: dict[str, int | float | str] = Field(default_factory=dict)  # the launcher's own options
 
 
 class RunIdentity(Frozen):

@@ -54,6 +54,12 @@ class InterruptedRunError(AdaptlabError):
     exit_code = 130
 
 
+class HandedOverError(InterruptedRunError):
+    """The runs are with a cluster, and nobody waits for them: not a failure."""
+
+    exit_code = 0
+
+
 def near_matches(given: str, allowed: Iterable[str], *, most: int = 3) -> list[str]:
     """Names in ``allowed`` that look like ``given``, best first."""
     names = sorted(allowed)

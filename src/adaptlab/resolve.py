@@ -57,11 +57,15 @@ class ResolvedRun:
 
 
 class Resolver:
-    """Resolves the runs of a study; each task and each model is read once."""
+    """Resolves the runs of a study; each task and each model is read once.
 
-    def __init__(self, execution: ExecutionConfig) -> None:
+    Args:
+        on: what the runs will compute on, ``cpu`` or ``cuda``, where that is not this machine's.
+    """
+
+    def __init__(self, execution: ExecutionConfig, *, on: str | None = None) -> None:
         self._access = DataAccess(data_root=execution.data_root)
-        self._device = device(execution.device)
+        self._device = on or device(execution.device)
         self._data: dict[str, TaskData] = {}
         self._weights: dict[str, str] = {}
         self._model_configs: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM ask the running study to stop at the next step; a second Ctrl-C stops at once."""
+"""Ctrl-C and SIGTERM ask the running study to stop at the next step; a second Ctrl-C stops at once.
+
+Clusters send their warnings more than once and as several signals: only Ctrl-C is ever impatient.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ class StopRequest:
     def __call__(self) -> bool:
         return self._asked
 
-    def ask(self, *_: Any) -> None:
-        """Ask for a stop; the second time, interrupt at once."""
-        if self._asked:
+    def ask(self, number: int = signal.SIGINT, *_: Any) -> None:
+        """Ask for a stop; a second Ctrl-C interrupts at once."""
+        if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """A :class:`StopRequest` that SIGINT and SIGTERM raise while the block runs (in the main thread only)."""
+def stop_on_signals(*more: signal.Signals) -> Iterator[StopRequest]:
+    """A :class:`StopRequest` that SIGINT, SIGTERM and ``more`` raise while the block runs (in the main thread only)."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.signal(number, request.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request.ask) for number in (signal.SIGINT, signal.SIGTERM, *more)}
     try:
         yield request
     finally:

@@ -24,14 +24,16 @@ _RUNS = {
     "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights",
     "--device", "--threads", "--micro-batch-size", "--allow-pickle", "--trust-remote-code", "--out",
 }  # fmt: skip
+_LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "--launch"}
 _FILES = {"--data-root", "--text-columns", "--label-column", "--delimiter"}
 CONTRACT = {
-    "compare": {"STUDY", "--methods", "--seeds", *_RUNS},
+    "compare": {"STUDY", "--methods", "--seeds", *_RUNS, *_LAUNCH},
     "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
     "train": {"STUDY", "--method", "--seed", *_RUNS},
     "evaluate": {"RUN", "--adapter", "--task", "--model", "--eval-examples", "--device", *_FILES},
     "predict": {"RUN", "TEXTS", "--input", "--model", "--device"},
     "export": {"RUN", "--to", "--merge", "--push", "--input", "--model", "--device"},
+    "run-one": {"FOLDERS"},
     "report": {"STUDY"},
     "validate": {"STUDY"},
     "demo": {
@@ -55,7 +57,11 @@ def commands() -> dict[str, Any]:
 def words(command: Any) -> set[str]:
     found = set()
     for parameter in command.params:
-        found |= {parameter.name.upper()} if parameter.param_type_name == "argument" else set(parameter.opts)
+        found |= (
+            {parameter.name.upper()}
+            if parameter.param_type_name == "argument"
+            else {*parameter.opts, *parameter.secondary_opts}
+        )
     return found
 
 

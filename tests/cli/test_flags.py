@@ -41,6 +41,8 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         *("--optimizer", "adam", "--schedule", "cosine", "--warmup-ratio", "0.1", "--weight-decay", "0.5"),
         *("--max-grad-norm", "none", "--eval-every", "5", "--select", "last", "--dtype", "float32,bfloat16"),
         *("--keep-weights", "all", "--device", "cpu", "--threads", "2", "--micro-batch-size", "4"),
+        *("--launcher", "slurm", "--workers", "3", "--no-wait", "--ray-address", "auto"),
+        *("--launch", "partition=gpu", "--launch", "time-minutes=5"),
         *("--allow-pickle", "--trust-remote-code", "--out", "here"),
     )
     assert (done.code, done.err) == (2, "Error: asked\n")
@@ -97,6 +99,11 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
             "keep_weights": "all",
             "micro_batch_size": 4,
             "checkpoint_seconds": 30.0,
+            "launcher": "slurm",
+            "workers": 3,
+            "wait": False,
+            "ray_address": "auto",
+            "launch": {"partition": "gpu", "time_minutes": "5"},
         },
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -85,6 +85,22 @@ KeepWeights = Annotated[
 ]
 Device = Annotated[str | None, _option("--device", "auto|cpu|cuda", "Where the model computes.", _WHERE)]
 Threads = Annotated[str | None, _option("--threads", "N", "CPU threads of a run.", _WHERE)]
+Launcher = Annotated[
+    str | None, _option("--launcher", "inline|local|slurm|ray", "Where runs execute; inline, one by one, here.", _WHERE)
+]
+Workers = Annotated[str | None, _option("--workers", "N", "Worker processes of --launcher local.", _WHERE)]
+Wait = Annotated[
+    bool | None,
+    typer.Option(
+        "--wait/--no-wait", help="Wait for a cluster's jobs, or leave them to it.", rich_help_panel=_WHERE,
+        show_default=False,
+    ),
+]  # fmt: skip
+RayAddress = Annotated[str | None, _option("--ray-address", "ADDRESS", "A Ray cluster that is there already.", _WHERE)]
+Launch = Annotated[
+    list[str] | None,
+    _option("--launch", "OPTION=V", "The launcher's own option, such as partition=gpu. May repeat.", _WHERE),
+]
 MicroBatchSize = Annotated[
     str | None, _option("--micro-batch-size", "B", "Rows at once; gradients add up to a batch. Saves memory.", _WHERE)
 ]
@@ -114,7 +130,9 @@ def study_flags(given: Mapping[str, Any]) -> Flags:
     Raises:
         ConfigError: a ``--set`` is not METHOD.OPTION=VALUE.
     """
-    keys = {key: value for key, value in given.items() if value is not None and value is not False}
+    keys = {key: value for key, value in given.items() if value is not None and (value is not False or key == "wait")}
+    if "launch" in keys:
+        keys["launch"] = launch_options(keys["launch"])
     if "method" in keys:
         keys["methods"] = keys["method"]
     study: dict[str, Any] = {}
@@ -146,6 +164,17 @@ def method_options(settings: list[str] | tuple[str, ...]) -> dict[str, dict[str,
         if not (equals and dot and method and option and value):
             raise ConfigError(f"--set {setting}: give METHOD.OPTION=VALUE, for example --set lora.r=16.")
         found.setdefault(method, {})[option.replace("-", "_")] = _option_value(value)
+    return found
+
+
+def launch_options(settings: Iterable[str]) -> dict[str, str]:
+    """``["partition=gpu"]`` as ``{"partition": "gpu"}``."""
+    found = {}
+    for setting in settings:
+        option, equals, value = setting.partition("=")
+        if not (equals and option and value):
+            raise ConfigError(f"--launch {setting}: give OPTION=VALUE, for example --launch partition=gpu.")
+        found[option.replace("-", "_")] = value
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adaptlab.cli import compare, demo, evaluate, export, listing, plan, predict, report, train, validate
+from adaptlab.cli import compare, demo, evaluate, export, listing, plan, predict, report, run_one, train, validate
 from adaptlab.errors import AdaptlabError, ConfigError, InterruptedRunError
 
 _INTERRUPTED = InterruptedRunError.exit_code
@@ -39,6 +39,7 @@ app.command()(predict.predict)
 app.command()(export.export)
 app.command()(report.report)
 app.command()(validate.validate)
+app.command("run-one", hidden=True)(run_one.run_one)
 app.add_typer(listing.app, name="list")
 
 

@@ -1,0 +1,27 @@
+"""What submitit executes in a job: the same command as everywhere, stopped and requeued when Slurm gives warning."""
+
+from __future__ import annotations
+
+import subprocess
+
+from adaptlab.launchers._base import command
+
+
+class RunOne:
+    """The runs in ``folders``, as a child process whose checkpoint is written before the job is requeued."""
+
+    def __init__(self, folders: list[str]) -> None:
+        self.folders = folders
+
+    def __call__(self) -> int:
+        """Do them; returns the exit code, which the records explain."""
+        self._child = subprocess.Popen(command(self.folders))
+        return self._child.wait()
+
+    def checkpoint(self) -> object:
+        """Called by submitit when the limit or a preemption is near: what is to be requeued."""
+        from submitit.helpers import DelayedSubmission
+
+        self._child.terminate()
+        self._child.wait()
+        return DelayedSubmission(RunOne(self.folders))

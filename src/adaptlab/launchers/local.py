@@ -1,0 +1,180 @@
+"""Worker processes on this machine: one for each GPU, or ``--workers`` of them on a CPU with its threads divided."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adaptlab.config import ExecutionConfig
+from adaptlab.errors import InterruptedRunError
+from adaptlab.launchers._base import Launcher, LaunchOptions, command
+from adaptlab.runs.store import RunFolder
+from adaptlab.signals import StopRequest
+from adaptlab.study.schedule import Ended
+
+_WAIT_SECONDS = 1.0
+#: A worker that was asked to stop writes its checkpoint first.
+_STOP_SECONDS = 60.0
+
+
+class Local(Launcher):
+    """Persistent workers, each of which keeps its base and data in memory from run to run."""
+
+    name = "local"
+    summary = "worker processes on this machine: one a GPU, or --workers on a CPU"
+
+    def open(self, study: Path, execution: ExecutionConfig, options: LaunchOptions, stop: StopRequest) -> LocalPool:
+        """Make ready; a worker starts when there is a run for it."""
+        gpus = [] if execution.device == "cpu" else visible_gpus()
+        cores = len(os.sched_getaffinity(0))
+        workers = execution.workers or len(gpus) or max(1, cores // (execution.threads or 2))
+        threads = execution.threads or max(1, cores // workers)
+        places = [{"OMP_NUM_THREADS": str(threads)} for _ in range(workers)]
+        for number, place in enumerate(places):
+            if gpus:
+                place["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        return LocalPool(study / "workers", places, stop)
+
+
+class LocalPool:
+    """``places`` holds the environment variables of each worker, which writes what it has to say to ``logs``."""
+
+    remote: bool = True
+
+    def __init__(self, logs: Path, places: Sequence[dict[str, str]], stop: StopRequest) -> None:
+        self.capacity: int | None = len(places)
+        self._logs = logs
+        self._free = [_Worker(logs / f"{number}.log", place) for number, place in enumerate(places)]
+        self._at_work: list[_Worker] = []
+        self._stop = stop
+
+    def submit(self, run: Any, folder: RunFolder) -> None:
+        """Give a run to a worker that has none."""
+        worker = self._free.pop()
+        worker.take(folder)
+        self._at_work.append(worker)
+
+    def wait(self) -> Sequence[Ended]:
+        """What workers have answered, or that one has died."""
+        ended = []
+        with selectors.DefaultSelector() as selector:
+            for worker in self._at_work:
+                selector.register(worker.output, selectors.EVENT_READ, worker)
+            for key, _ in selector.select(_WAIT_SECONDS):
+                answer = key.data.answer()
+                if answer is not None:
+                    ended.append(answer)
+                    self._at_work.remove(key.data)
+                    self._free.append(key.data)
+        if self._stop():
+            raise InterruptedRunError(
+                "Stopped, as asked: workers write their checkpoints, and the same command goes on."
+            )
+        return ended
+
+    def close(self) -> None:
+        """Let idle workers go and ask those at work to stop."""
+        for worker in (*self._free, *self._at_work):
+            worker.dismiss()
+        for worker in (*self._free, *self._at_work):
+            worker.wait()
+
+
+class _Worker:
+    """A process of ``adaptlab run-one -``: a folder goes in, a line of JSON comes out. It starts again if it died."""
+
+    def __init__(self, log: Path, variables: dict[str, str]) -> None:
+        self._log = log
+        self._variables = variables
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read = b""
+        self._lines: deque[bytes] = deque()
+        self._run = ""
+
+    @property
+    def output(self) -> int:
+        """The descriptor to wait for."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def take(self, folder: RunFolder) -> None:
+        """Begin a run."""
+        self._run = folder.name
+        line = f"{folder.path.absolute()}\n".encode()
+        with contextlib.suppress(BrokenPipeError):
+            self._started().stdin.write(line)  # type: ignore[union-attr]
+
+    def answer(self) -> Ended | None:
+        """What became of the run, once the worker has said so or has died."""
+        assert self._process is not None
+        piece = os.read(self.output, 65536)
+        *lines, self._read = (self._read + piece).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                told = json.loads(line)
+                if told["run"] == self._run:
+                    return Ended(self._run, told["status"] == "busy", told.get("error", ""))
+        if piece:
+            return None
+        code = self._process.wait()
+        self._process.__exit__(None, None, None)
+        self._process, self._read = None, b""
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return Ended(self._run, reason=f"{how}; see {self._log.parent.name}/{self._log.name}")
+
+    def dismiss(self) -> None:
+        """Nothing more comes; a run that is under way is asked to stop at its next step."""
+        if self._process is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()  # type: ignore[union-attr]
+        self._process.terminate()
+
+    def wait(self) -> None:
+        """Wait until it has gone, and end it if it does not go."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._process.stdout.close()  # type: ignore[union-attr]
+        self._process.wait()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._log.parent.mkdir(exist_ok=True)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command(["-"]),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,
+                env={**os.environ, **self._variables},
+                start_new_session=True,  # Ctrl-C is ours to pass on
+            )
+        return self._process
+
+
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` may name, one string a GPU; empty where there is none. Asks no torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip()]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=20).stdout
+        return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+    return []
+
+
+plugin = Local()
