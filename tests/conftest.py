@@ -78,5 +78,21 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return build
 
 
+@pytest.fixture(scope="session")
+def blocks_of_64(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """As ``tiny_model_folder``, of width 64, which can be had in 4 bits."""
+    built: dict[str, Path] = {}
+
+    def build(architecture: str) -> Path:
+        if architecture not in built:
+            from tests.tiny_models import build_tiny_model
+
+            folder = tmp_path_factory.mktemp("wide") / architecture
+            built[architecture] = build_tiny_model(architecture, folder, times=2)
+        return built[architecture]
+
+    return build
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="write tests/golden/losses.json anew")

@@ -136,13 +136,24 @@ FAMILIES: dict[str, Family] = {
 }  # fmt: skip
 
 
-def build_tiny_model(architecture: str, folder: Path, *, seed: int = 0) -> Path:
-    """Write the tiny model of ``architecture`` (a key of ``FAMILIES``), weights and tokenizer, to ``folder``."""
+#: Options that are widths; heads stay as many as they are and grow with them.
+_WIDTHS = {
+    "hidden_size", "intermediate_size", "embedding_size", "pooler_hidden_size", "dim", "hidden_dim", "ffn_dim",
+    "word_embed_proj_dim", "n_embd", "n_inner", "d_model", "d_kv", "d_ff",
+}  # fmt: skip
+
+
+def build_tiny_model(architecture: str, folder: Path, *, seed: int = 0, times: int = 1) -> Path:
+    """Write the tiny model of ``architecture`` (a key of ``FAMILIES``), weights and tokenizer, to ``folder``.
+
+    ``times`` multiplies its widths: 4-bit weights come in blocks of 64.
+    """
     family = FAMILIES[architecture]
     tokenizer = _build_tokenizer(family)
     tokenizer.save_pretrained(folder)
 
-    options = {"vocab_size": VOCABULARY, **family.options, **_special_ids(family)}
+    widths = {name: size * times for name, size in family.options.items() if name in _WIDTHS}
+    options = {"vocab_size": VOCABULARY, **family.options, **widths, **_special_ids(family)}
     if architecture == "t5":
         options["decoder_start_token_id"] = options["pad_token_id"]
     else:

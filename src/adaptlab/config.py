@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Readout = Literal["head", "verbalizer", "generate"]
+Quantize = Literal["none", "4bit", "8bit"]
 HeadMode = Literal["trained", "frozen", "adapted"]
 KeepWeights = Literal["all", "best", "none"]
 Optimizer = Literal["adamw", "adam", "adafactor", "sgd", "sgd-momentum", "sgd-nesterov", "lion", "adamw-8bit"]
@@ -46,7 +47,7 @@ class ModelConfig(Frozen):
 
     id: str
     revision: str | None = None
-    quantize: Literal["none", "4bit", "8bit"] = "none"
+    quantize: Quantize = "none"
     trust_remote_code: bool = False
     allow_pickle: bool = False
 
@@ -205,10 +206,15 @@ Axis = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 Targets = str | tuple[str, ...] | tuple[tuple[str, ...], ...] | None
 
 
+#: Names that the field has for a method on a base of a certain kind: what they stand for.
+SPELLINGS: dict[str, dict[str, Any]] = {"qlora": {"name": "lora", "label": "qlora", "quantize": "4bit"}}
+
+
 class MethodEntry(BaseModel):
     """A line of a study's ``methods``: a name, or a mapping of a name and options. A list-valued option is a grid.
 
     Keys other than those below are the method's own options (checked against its plugin when the study expands).
+    ``quantize`` is that of the base under this method; without it the study's, or the model's own, counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False)
@@ -217,16 +223,22 @@ class MethodEntry(BaseModel):
     label: str = ""
     targets: Targets = None
     head: Axis[HeadMode] = ("trained",)
+    quantize: Axis[Quantize] | None = None
     learning_rate: Axis[Annotated[float, Field(gt=0)] | Literal["auto"]] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, data: Any) -> Any:
         if isinstance(data, str):
-            return {"name": data}
-        if isinstance(data, dict):
-            return {k.replace("-", "_") if isinstance(k, str) else k: v for k, v in data.items()}
-        return data
+            data = {"name": data}
+        if not isinstance(data, dict):
+            return data
+        given = {k.replace("-", "_") if isinstance(k, str) else k: v for k, v in data.items()}
+        name = given.get("name")
+        spelling = SPELLINGS.get(name, {}) if isinstance(name, str) else {}
+        if spelling and given.get("quantize") is not None:
+            raise ValueError(f"{name} says the quantisation already: leave quantize out, or name {spelling['name']}")
+        return {**spelling, **given, **{k: v for k, v in spelling.items() if k == "name"}}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -264,6 +276,7 @@ class StudyConfig(Frozen):
     methods: Axis[MethodEntry]
     seeds: Annotated[Axis[Annotated[int, Field(ge=0)]], BeforeValidator(_seeds)] = (0, 1, 2)
     targets: Targets = None  # of every method that sits at layers and has none of its own
+    quantize: Axis[Quantize] | None = None  # of the base under every method that does not say; None: the model's own
 
     train_examples: Axis[CountOrAll] = ("all",)
     select_examples: CountOrAll = "all"

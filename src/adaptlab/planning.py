@@ -17,7 +17,7 @@ from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Method, Setup
 from adaptlab.models._base import Layout
-from adaptlab.resolve import outputs, setup_of
+from adaptlab.resolve import check_method, outputs, setup_of
 from adaptlab.study.expand import expand, task_label
 from adaptlab.tasks import find_task
 from adaptlab.tasks._base import DataAccess
@@ -50,6 +50,7 @@ class Plan:
         trainable: without the head.
         head: trained numbers of the head.
         total: everything the model holds with the method on it.
+        base_bytes: the base's weights in memory as they are loaded: float32, or 4 or 8 bits inside the blocks.
         adapter_bytes: the saved weights file; the configuration beside it adds about a kilobyte.
         runs: how many runs of the study it stands for.
         notes: what limits a figure.
@@ -62,6 +63,7 @@ class Plan:
     trainable: int
     head: int
     total: int
+    base_bytes: int
     adapter_bytes: int
     runs: int
     notes: tuple[str, ...] = ()
@@ -106,7 +108,10 @@ def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:
 
 def _plan(runs: list[RunConfig], model: nn.Module, layout: Layout, labels: Labels, task: str | None) -> Plan:
     run = runs[0]
-    method, setup = methods.get(run.method.name), setup_of(run)
+    from adaptlab.models import quantize
+
+    method, setup, how = methods.get(run.method.name), setup_of(run), run.model.quantize
+    check_method(model, layout, run, "cuda")  # for some machine; widths that a CPU cannot have are no matter of counts
     trainable = method.trainable_count(layout, setup)
     head = layout.head_count() if setup.head == "trained" else 0
     base = sum(layout.count(name) for name in layout.parameters)
@@ -120,6 +125,7 @@ def _plan(runs: list[RunConfig], model: nn.Module, layout: Layout, labels: Label
         trainable=trainable,
         head=head,
         total=base + (trainable if method.placement in _ADDS or method.takes_targets else 0),
+        base_bytes=quantize.base_bytes(layout, quantize.quantised_layers(model, layout), how),
         adapter_bytes=safetensors_bytes(shapes) if shapes else _BYTES * (trainable + head),
         runs=len(runs),
         notes=notes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptlab.config import (
     ExecutionConfig,
@@ -30,6 +30,9 @@ from adaptlab.study.expand import run_name
 from adaptlab.tasks import find_task
 from adaptlab.tasks._base import DataAccess, TaskData
 from adaptlab.tasks._prompts import prompt_digest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: ``--max-length auto``: the model's positions, but no more than this.
 _AUTO_MAX_LENGTH = 512
@@ -118,25 +121,28 @@ class Resolver:
         """Try every method on its model's layout, without weights, before anything is written.
 
         Raises:
-            ConfigError: targets match nothing, or options do not fit; every misfit, a sentence each.
+            ConfigError: targets match nothing, options do not fit, or the method cannot have its base quantised; every
+                misfit, a sentence each.
             ModelError: the model cannot classify.
         """
+        from adaptlab.models import quantize
         from adaptlab.models.load import skeleton
 
-        models: dict[str, Layout] = {}
+        models: dict[str, tuple[nn.Module, Layout]] = {}
         tried: set[str] = set()
         problems: dict[str, None] = {}
         for run in runs:
             model, method = run.resolved.model, run.resolved.method
             name = model.model_dump_json()
             if name not in models:
-                models[name] = skeleton(model, num_labels=outputs(run.data), regression=_is_regression(run.data))[1]
+                quantize.check_available(model)
+                models[name] = skeleton(model, num_labels=outputs(run.data), regression=_is_regression(run.data))
             key = f"{name}|{method.model_dump_json(exclude={'label'})}"
             if key in tried:
                 continue
             tried.add(key)
             try:
-                methods.get(method.name).trainable_count(models[name], setup_of(run.resolved))
+                check_method(*models[name], run.resolved, self._device)
             except ConfigError as error:
                 problems.update(dict.fromkeys(error.problems))
         if problems:
@@ -198,6 +204,26 @@ def setup_of(config: RunConfig) -> Setup:
         head=config.method.head,
         total_steps=config.training.steps,
     )
+
+
+def check_method(model: nn.Module, layout: Layout, config: RunConfig, device: str) -> None:
+    """Try the run's method on its model's layout; ``model`` has no weights.
+
+    Raises:
+        ConfigError: the targets or options do not fit, or the method cannot have the base quantised.
+    """
+    from adaptlab.models import quantize
+
+    method, setup, how = methods.get(config.method.name), setup_of(config), config.model.quantize
+    method.trainable_count(layout, setup)
+    if how == "none":
+        return
+    quantize.check_widths(model, layout, config.model, device)
+    if config.training.dtype == "float64":
+        raise ConfigError(f"A base in {how} computes in 32 bits at most: give --dtype float32, or leave quantize out.")
+    why = quantize.refusal(model, layout, how, method.trains_of_base(layout, setup), method.name)
+    if why is not None:
+        raise ConfigError(why)
 
 
 def max_positions(model_config: dict[str, Any]) -> int | None:

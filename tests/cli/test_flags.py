@@ -37,7 +37,7 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         *("--train-examples", "100,all", "--select-examples", "50", "--eval-examples", "20", "--max-length", "64,auto"),
         *("--data-seed", "1,2", "--data-root", "somewhere", "--text-columns", "x,y", "--label-column", "z"),
         *("--delimiter", ";", "--steps", "10,20", "--batch-size", "8,16", "--learning-rate", "auto,1e-3"),
-        *("--head-learning-rate", "1e-2"),
+        *("--head-learning-rate", "1e-2", "--quantize", "none,8bit"),
         *("--optimizer", "adam", "--schedule", "cosine", "--warmup-ratio", "0.1", "--weight-decay", "0.5"),
         *("--max-grad-norm", "none", "--eval-every", "5", "--select", "last", "--dtype", "float32,bfloat16"),
         *("--keep-weights", "all", "--device", "cpu", "--threads", "2", "--micro-batch-size", "4"),
@@ -65,12 +65,14 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
             for name in ("sst2", "mrpc")
         ],
         "methods": [
-            {"name": "lora", "label": "", "targets": None, "head": ["trained"], "learning_rate": None}
-            | {"r": [4, 8], "alpha": 16},
-            {"name": "full", "label": "", "targets": None, "head": ["trained"], "learning_rate": None},
+            {"name": "lora", "label": "", "targets": None, "head": ["trained"], "quantize": None}
+            | {"learning_rate": None, "r": [4, 8], "alpha": 16},
+            {"name": "full", "label": "", "targets": None, "head": ["trained"], "quantize": None}
+            | {"learning_rate": None},
         ],
         "seeds": [0, 4],
         "targets": ["query", "value"],
+        "quantize": ["none", "8bit"],
         "train_examples": [100, "all"],
         "select_examples": 50,
         "eval_examples": 20,

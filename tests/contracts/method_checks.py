@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from adaptlab.config import HeadMode, ModelConfig
+from adaptlab.config import HeadMode, ModelConfig, Quantize
 from adaptlab.methods._base import Attached, Method, Setup
 from adaptlab.models.load import Base, fresh_model, initialise_head, load_base
 
@@ -74,9 +74,9 @@ class Bench:
         return losses
 
 
-def bench(folder: Path | str) -> Bench:
+def bench(folder: Path | str, *, quantize: Quantize = "none") -> Bench:
     """A bench on the model in ``folder``."""
-    base = load_base(ModelConfig(id=str(folder)), num_labels=LABELS, regression=False, device="cpu")
+    base = load_base(ModelConfig(id=str(folder), quantize=quantize), num_labels=LABELS, regression=False, device="cpu")
     inputs = dict(base.tokenizer(list(_TEXTS), padding=True, return_tensors="pt"))
     return Bench(base, inputs, torch.arange(len(_TEXTS)) // (len(_TEXTS) // LABELS))
 

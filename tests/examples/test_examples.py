@@ -16,7 +16,7 @@ from adaptlab.study.expand import expand
 from tests.source_tree import REPOSITORY
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
-RUNS = {"demo": 10, "glue-small": 45, "lora-ranks": 27, "training-set-size": 36}
+RUNS = {"demo": 10, "glue-small": 45, "lora-ranks": 27, "quantised": 15, "training-set-size": 36}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -38,11 +38,11 @@ def test_an_example_names_the_command_that_runs_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(
-    path: Path, tmp_path: Path, tiny_model_folder: Callable[[str], Path], request: pytest.FixtureRequest
+    path: Path, tmp_path: Path, blocks_of_64: Callable[[str], Path], request: pytest.FixtureRequest
 ) -> None:
     """With a tiny model, few rows and one step, so that every method and option in it is really used."""
     small = {
-        "model": str(tiny_model_folder("bert")),
+        "model": str(blocks_of_64("bert")),
         "seeds": [0],
         "train_examples": [200],
         "select_examples": 20,
@@ -50,7 +50,7 @@ def test_an_example_runs(
         "steps": 1,
         "keep_weights": "none",
     }
-    if path.stem.startswith("glue"):
+    if "--data-root" in path.read_text():
         small["data_root"] = str(request.getfixturevalue("data_root"))
     study = read_study(path, Flags(study=small))
     result = api.compare(study, out=tmp_path / "study")

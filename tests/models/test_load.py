@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from adaptlab.config import ModelConfig
-from adaptlab.errors import ConfigError, ModelError
+from adaptlab.errors import ModelError
 from adaptlab.models.load import Base, fresh_model, initialise_head, load_base, skeleton
 from tests.tiny_models import FAMILIES, POSITIONS
 
@@ -318,10 +318,6 @@ class TestErrors:
         with pytest.raises(ModelError, match="cannot be loaded"):
             load(folder, allow_pickle=True)
         assert not (tmp_path / "harm").exists()
-
-    def test_quantised_bases_are_refused_until_they_can_be_had(self, load: Callable[..., Base]) -> None:
-        with pytest.raises(ConfigError, match="quantize 4bit is not available"):
-            load("bert", quantize="4bit")
 
 
 class _Evil:

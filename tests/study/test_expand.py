@@ -192,7 +192,7 @@ def test_every_problem_of_every_method_is_told_at_once() -> None:
         "'probe.use_dora' must be true or false, not 'perhaps'",
         "'probe.bias' must be a text, not 5",
         "'probe.r' must be at least 1, not 0",
-        "unknown key 'whole.r': allowed are head, label, learning_rate, targets",
+        "unknown key 'whole.r': allowed are head, label, learning_rate, quantize, targets",
         "'probe.r' has no value: give at least one",
     )
 
@@ -221,3 +221,28 @@ def test_no_name_leaves_the_folder_or_breaks_it(text: str) -> None:
 def test_targets_for_a_method_that_takes_none_are_refused() -> None:
     with pytest.raises(ConfigError, match="'whole' takes no targets"):
         expand(StudyConfig(task=["sst2"], methods=[{"name": "whole", "targets": "query"}]))
+
+
+def test_a_base_is_quantised_by_study_by_method_or_by_its_own_entry() -> None:
+    def bits(*methods: Any, **keys: Any) -> list[tuple[str, str]]:
+        return [(run.method.label, run.model.quantize) for run in runs(methods=list(methods), **keys)]
+
+    assert bits("probe", quantize="4bit") == [("probe", "4bit")]
+    assert bits("probe", model={"id": "a/b", "quantize": "8bit"}) == [("probe", "8bit")]
+    assert bits("whole", {"name": "probe", "quantize": ["none", "8bit"]}, model={"id": "a/b", "quantize": "4bit"}) == [
+        ("whole", "4bit"),
+        ("probe-unquantised", "none"),
+        ("probe-8bit", "8bit"),
+    ]
+    assert bits("probe", quantize=["none", "4bit"]) == [("probe-unquantised", "none"), ("probe-4bit", "4bit")]
+
+
+def test_qlora_is_lora_on_a_4_bit_base() -> None:
+    qlora, lora = runs(methods=[{"name": "qlora", "r": 4}, {"name": "lora", "r": 4}])
+    assert (qlora.method.name, qlora.method.label, qlora.model.quantize) == ("lora", "qlora", "4bit")
+    assert (lora.method.label, lora.model.quantize) == ("lora", "none")
+    (spelt_out,) = runs(methods=[{"name": "lora", "r": 4, "quantize": "4bit"}])
+    same = {"method": {**qlora.method.model_dump(), "label": "lora"}}
+    assert RunConfig(**{**qlora.model_dump(), **same}) == spelt_out
+    with pytest.raises(ValueError, match="qlora says the quantisation already"):
+        runs(methods=[{"name": "qlora", "quantize": "8bit"}])

@@ -23,6 +23,7 @@ def compare(
     seeds: f.Seeds = None,
     set: f.Set = None,
     targets: f.Targets = None,
+    quantize: f.Quantize = None,
     train_examples: f.TrainExamples = None,
     select_examples: f.SelectExamples = None,
     eval_examples: f.EvalExamples = None,

@@ -41,6 +41,10 @@ Set = Annotated[
 Targets = Annotated[
     str | None, _option("--targets", "WORDS", "Where adapters sit: query,value, mlp, all-linear, a regex ...", _WHAT)
 ]
+Quantize = Annotated[
+    str | None,
+    _option("--quantize", "4bit|8bit|none", "Store the base's blocks in 4 or 8 bits; several make a grid.", _WHAT),
+]
 TrainExamples = Annotated[str | None, _option("--train-examples", "N|all", "Rows that training may see.", _DATA)]
 SelectExamples = Annotated[str | None, _option("--select-examples", "N|all", "Rows that choose the checkpoint.", _DATA)]
 EvalExamples = Annotated[str | None, _option("--eval-examples", "N|all", "Rows of each report set.", _DATA)]
@@ -111,8 +115,9 @@ TrustRemoteCode = Annotated[
 Out = Annotated[Path | None, _option("--out", "DIR", "The study's folder; ./<tasks>-study by default.", _WHERE)]
 
 _LISTS = (
-    "model", "task", "methods", "train_examples", "data_seed", "max_length", "epochs", "steps", "batch_size",
-    "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio", "dtype",
+    "model", "task", "methods", "quantize", "train_examples", "data_seed", "max_length", "epochs", "steps",
+    "batch_size", "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio",
+    "dtype",
 )  # fmt: skip
 _OF_TASKS = ("text_columns", "label_column", "delimiter")
 _OF_MODELS = ("allow_pickle", "trust_remote_code")

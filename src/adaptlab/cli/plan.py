@@ -25,6 +25,7 @@ def plan(
     seeds: f.Seeds = None,
     set: f.Set = None,
     targets: f.Targets = None,
+    quantize: f.Quantize = None,
     train_examples: f.TrainExamples = None,
     select_examples: f.SelectExamples = None,
     eval_examples: f.EvalExamples = None,
@@ -87,7 +88,7 @@ def _table(plans: list[Plan]) -> Table:
     told = [key for key in ("model", "task") if len({getattr(one, key) for one in plans}) > 1]
     for title in (*told, "method"):
         table.add_column(title, overflow="fold")
-    for title in ("trainable", "% of all", "head", "in all", "on disk"):
+    for title in ("trainable", "% of all", "head", "in all", "base", "on disk"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in plans:
         table.add_row(
@@ -97,6 +98,7 @@ def _table(plans: list[Plan]) -> Table:
             f"{100 * one.trainable / one.total:.2f}",
             f"{one.head:,}",
             f"{one.total:,}",
+            size_text(one.base_bytes),
             size_text(one.adapter_bytes),
         )
     if not told:

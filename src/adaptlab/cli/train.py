@@ -16,6 +16,7 @@ def train(
     seed: f.Seed = None,
     set: f.Set = None,
     targets: f.Targets = None,
+    quantize: f.Quantize = None,
     train_examples: f.TrainExamples = None,
     select_examples: f.SelectExamples = None,
     eval_examples: f.EvalExamples = None,

@@ -122,6 +122,10 @@ class Method(ABC):
     def trainable_count(self, layout: Layout, setup: Setup) -> int:
         """How many numbers ``attach`` would train, head excluded, in closed form from shapes alone."""
 
+    def trains_of_base(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
+        """Names of the base's own parameters that it trains, head excluded: a quantised weight cannot be one."""
+        return ()
+
     @abstractmethod
     def save(self, attached: Attached, folder: Path) -> None:
         """Write what was trained, head included, as safetensors (in PEFT's own format where PEFT has the method)."""

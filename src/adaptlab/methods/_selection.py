@@ -61,6 +61,9 @@ class SelectionMethod(Method):
     def trainable_count(self, layout: Layout, setup: Setup) -> int:
         return sum(layout.count(name) for name in self.chosen(layout, setup))
 
+    def trains_of_base(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
+        return tuple(name for name in self.chosen(layout, setup) if name in layout.parameters)
+
     def save(self, attached: Attached, folder: Path) -> None:
         from safetensors.torch import save_file
 

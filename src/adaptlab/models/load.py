@@ -1,7 +1,8 @@
 """Loading a base model, and copies of it for single runs.
 
-Weights come in float32, frozen and in eval mode. Fused attention kernels draw a dropout of their own, which no seed of
-ours reaches, so dropout of attention probabilities is off.
+Weights come in float32 (inside the blocks in 4 or 8 bits where that was asked for), frozen and in eval mode. Fused
+attention kernels draw a dropout of their own, which no seed of ours reaches, so dropout of attention probabilities is
+off.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch
 from torch import nn
 
 from adaptlab.config import ModelConfig
-from adaptlab.errors import ConfigError, ModelError
+from adaptlab.errors import ModelError
+from adaptlab.models import quantize
 from adaptlab.models._base import Layout
 from adaptlab.models.families import describe
 from adaptlab.models.identity import config_path, fetch, locate, read_config, weight_files
@@ -56,20 +58,19 @@ class Base:
 
 
 def load_base(config: ModelConfig, *, num_labels: int, regression: bool, device: str) -> Base:
-    """Load a base with a new classification (or regression) head, frozen, in float32 and eval mode.
+    """Load a base with a new classification (or regression) head, frozen, in eval mode; see ``quantize`` for its bits.
 
     Raises:
         ModelError: the files are missing, damaged, pickled, or of a model that cannot classify.
         HubError: the model has to come from a hub that does not answer or has no such model.
-        ConfigError: something is asked for that this version does not do.
+        ConfigError: quantisation is asked for and bitsandbytes is not installed.
     """
     start = time.perf_counter()
-    if config.quantize != "none":
-        raise ConfigError(f"quantize {config.quantize} is not available: leave it out, so that weights are float32.")
+    quantize.check_available(config)
     folder = fetch(config)
     with _quiet_transformers(), torch.random.fork_rng(devices=[]):
         tokenizer = _load_tokenizer(folder, config)
-        model, missing = _load_classifier(folder, config, num_labels, regression)
+        model, missing = _load_classifier(folder, config, num_labels, regression, device)
     warnings: list[str] = []
     _ensure_padding(model, tokenizer, config, warnings)
     _switch_off_attention_dropout(model)
@@ -79,6 +80,7 @@ def load_base(config: ModelConfig, *, num_labels: int, regression: bool, device:
     _check_missing(layout, missing, config, warnings)
     _name_publicly(model, locate(config).public_name)
     model.to(device)
+    quantize.settle(model)
     seconds = time.perf_counter() - start
     return Base(model, tokenizer, layout, config, positions(model), seconds, warnings=warnings)
 
@@ -94,6 +96,7 @@ def fresh_model(base: Base, *, share: bool) -> nn.Module:
         head = set(base.layout.head)
         memo = {id(p): p for name, p in base.model.named_parameters() if name not in head}
         memo.update((id(buffer), buffer) for buffer in base.model.buffers())
+        memo.update((id(part), part) for part in quantize.shared_parts(base.model))
     return copy.deepcopy(base.model, memo)
 
 
@@ -130,8 +133,11 @@ def skeleton(config: ModelConfig, *, num_labels: int, regression: bool = False) 
             )
     except ValueError as error:
         raise _cannot_classify(config, hf_config.model_type) from error
+    missing = _missing_by_name(model, config)
+    if config.quantize != "none":
+        quantize.as_linears(model, quantize.quantised_layers(model, describe(model, missing)))
     model.requires_grad_(False).eval()
-    return model, describe(model, _missing_by_name(model, config))
+    return model, describe(model, missing)
 
 
 def positions(model: nn.Module) -> int | None:
@@ -188,13 +194,17 @@ def _hf_config(folder: Path, config: ModelConfig, num_labels: int, regression: b
 
 
 def _load_classifier(
-    folder: Path, config: ModelConfig, num_labels: int, regression: bool
+    folder: Path, config: ModelConfig, num_labels: int, regression: bool, device: str
 ) -> tuple[nn.Module, frozenset[str]]:
     """The model and the names of the parameters that its checkpoint does not have, or has for other labels."""
     from transformers import AutoModelForSequenceClassification
 
     hf_config = _hf_config(folder, config, num_labels, regression)
     pickled = weight_files(folder, config)[0].suffix != ".safetensors"
+    bits: dict[str, Any] = {}
+    if config.quantize != "none":
+        empty, layout = skeleton(config, num_labels=num_labels, regression=regression)
+        bits = quantize.loading_arguments(empty, layout, config, device)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -205,6 +215,7 @@ def _load_classifier(
             weights_only=True,
             ignore_mismatched_sizes=True,
             trust_remote_code=config.trust_remote_code,
+            **bits,
         )
     except ValueError as error:
         if "Unrecognized configuration class" in str(error):

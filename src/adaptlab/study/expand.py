@@ -14,6 +14,7 @@ from adaptlab.config import (
     MethodConfig,
     MethodEntry,
     ModelConfig,
+    Quantize,
     RunConfig,
     StudyConfig,
     TaskConfig,
@@ -40,12 +41,14 @@ class Variant:
     options: dict[str, Any]
     targets: str | tuple[str, ...] | None
     head: HeadMode
+    quantize: Quantize | None  # None: as the model says
     learning_rate: float | Literal["auto"]
 
     def facts(self) -> Facts:
         """Everything in which two variants of a method can differ, in the order in which a label tells it."""
         own = {_short(self.name, key): value for key, value in filled(self.name, self.options).items()}
-        return {**own, "targets": self.targets, "head": self.head, "lr": self.learning_rate}
+        of_all = {"targets": self.targets, "head": self.head, "quantize": self.quantize, "lr": self.learning_rate}
+        return own | of_all
 
     def config(self) -> MethodConfig:
         return MethodConfig(
@@ -103,7 +106,7 @@ def _run(
 ) -> RunConfig:
     rate = {"learning_rate": variant.learning_rate}
     return RunConfig(
-        model=model,
+        model=model if variant.quantize is None else model.model_copy(update={"quantize": variant.quantize}),
         task=task,
         method=variant.config(),
         training=training.model_copy(update=rate),
@@ -148,10 +151,14 @@ def _axis(study: StudyConfig, key: str) -> tuple[Any, ...]:
 
 def _variants(study: StudyConfig) -> Iterator[Variant]:
     for entry in study.methods:
-        for targets, head, options, rate in itertools.product(
-            _targets(study, entry), entry.head, list(settings(entry)), entry.learning_rate or study.learning_rate
+        for targets, head, quantize, options, rate in itertools.product(
+            _targets(study, entry),
+            entry.head,
+            entry.quantize or study.quantize or (None,),
+            list(settings(entry)),
+            entry.learning_rate or study.learning_rate,
         ):
-            yield Variant(entry.name, entry.label, options, targets, head, rate)
+            yield Variant(entry.name, entry.label, options, targets, head, quantize, rate)
 
 
 def _targets(study: StudyConfig, entry: MethodEntry) -> tuple[str | tuple[str, ...] | None, ...]:
@@ -204,7 +211,9 @@ def _short(name: str, option: str) -> str:
 
 
 def _told(key: str, value: Any) -> str:
-    """``r4``, ``lr1e-3``, ``use_dora``, ``no-use_dora``, ``bias-all``, ``query+value``."""
+    """``r4``, ``lr1e-3``, ``use_dora``, ``no-use_dora``, ``bias-all``, ``query+value``, ``4bit``."""
+    if key == "quantize":
+        return "unquantised" if value == "none" else str(value or "as-is")
     if isinstance(value, bool) or value is None:
         return key if value else f"no-{key}"
     if isinstance(value, (int, float)):

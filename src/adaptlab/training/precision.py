@@ -67,6 +67,8 @@ class Precision:
         for module in attached.model.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
                 setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010  # PEFT's own up-cast; autocast decides here
+            if hasattr(module, "compute_type_is_set"):
+                module.compute_dtype = self.dtype  # type: ignore[assignment]  # a 4-bit linear is no business of autocast's
             if _is_norm(module):
                 continue
             for name, parameter in list(module._parameters.items()):
