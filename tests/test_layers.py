@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": GROUND | BASES | {"runs.record", "measure.*", "training.*"},
     "study": GROUND | BASES | REGISTRIES | {"runs.*", "models.identity"},
     "launchers": GROUND | {"runs.*", "study.*", "signals"},
-    "report": GROUND | {"runs.*"},
+    "report": GROUND | {"runs.*", "metrics", "metrics._base"},
 }
 
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,30 @@ def write_run(folder: Path, run: Run, *, predictions: bool = True) -> None:
 
 
 def score_of(run: Run) -> float:
-    """The made-up score: the method's own, moved by task and seed."""
-    noise = random.Random(f"{run.task}{run.made.label}{run.seed}").gauss(0, 0.006)
-    fewer = 0.03 * math.log10(2000 / run.train_examples)
-    return round(run.made.score + TASKS.get(run.task, ("accuracy", 0.0))[1] + noise - fewer, 4)
+    """The made-up score: what the run's predictions come to."""
+    gold, predicted = answers_of(run)
+    right = [g == p for g, p in zip(gold, predicted, strict=True)]
+    if TASKS.get(run.task, ("accuracy", 0.0))[0] == "accuracy":
+        return sum(right) / ITEMS
+    found = sum(g == p == 1 for g, p in zip(gold, predicted, strict=True))
+    return 2 * found / (sum(gold) + sum(predicted))
+
+
+def answers_of(run: Run) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Right and given answers: some rows are hard for every method, whose skill is moved by task and seed."""
+    return _answers(run.task, run.made, run.seed, run.train_examples)
+
+
+@cache
+def _answers(task: str, made: Made, seed: int, train_examples: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    hard = random.Random(f"rows of {task}")
+    rows = [(hard.randrange(2), hard.gauss(0, 3)) for _ in range(ITEMS)]
+    luck = random.Random(f"{task}{made.label}{seed}")
+    skill = made.score + TASKS.get(task, ("accuracy", 0.0))[1] - 0.03 * math.log10(2000 / train_examples)
+    ability = 2.03 * math.log(skill / (1 - skill)) + luck.gauss(0, 0.04)
+    right = [luck.random() < 1 / (1 + math.exp(difficulty - ability)) for _, difficulty in rows]
+    gold = tuple(g for g, _ in rows)
+    return gold, tuple(g if r else 1 - g for g, r in zip(gold, right, strict=True))
 
 
 def record_of(run: Run) -> Record:
@@ -220,16 +241,14 @@ def curve_of(run: Run) -> list[CurvePoint]:
 
 
 def predictions_of(run: Run) -> pa.Table:
-    """Predictions whose share of right answers is about the run's score."""
-    luck = random.Random(f"predictions{run.id}")
-    gold = [luck.randrange(2) for _ in range(ITEMS)]
-    predicted = [g if luck.random() < score_of(run) else 1 - g for g in gold]
+    """The answers of :func:`answers_of` as predictions.parquet has them."""
+    gold, predicted = answers_of(run)
     return pa.table(
         {
             "evaluation_set": ["validation"] * ITEMS,
             "id": [str(i) for i in range(ITEMS)],
-            "gold": [float(g) for g in gold],
-            "prediction": [float(p) for p in predicted],
+            "gold": list(gold),
+            "prediction": list(predicted),
             "scores": [[0.9, 0.1] if p == 0 else [0.1, 0.9] for p in predicted],
         }
     )

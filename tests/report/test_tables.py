@@ -54,7 +54,7 @@ def test_the_best_mean_of_each_task_is_bold(selection: Selection) -> None:
         for column, entry in zip(grid.columns, line, strict=True)
     ]
     best = {(method, title) for method, title, entry in titled if entry.best}
-    assert best == {("full", "mrpc f1"), ("full", "sst2 accuracy"), ("full", "mean of tasks")}
+    assert best == {("lora", "mrpc f1"), ("full", "sst2 accuracy"), ("lora", "mean of tasks")}
 
 
 def test_one_seed_is_said_and_never_given_a_spread(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptlab.report.charts._base import groups, label_of
+from adaptlab.report.charts._base import groups
 from adaptlab.report.select import RunRow, Selection
-from adaptlab.report.statistics import Cell, Summary, across_tasks, cells
+from adaptlab.report.statistics import Cell, Summary, across_tasks, cells, label_of
 from adaptlab.report.tables import number_text, score_text, status_counts
 
 

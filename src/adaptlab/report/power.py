@@ -50,6 +50,24 @@ def items_needed(
     return _fewest(lambda n: power(difference, components, seeds, n, alpha=alpha), wanted, 2, MOST_ITEMS)
 
 
+def detectable_difference(
+    components: Components, seeds: int, items: int, *, wanted: float = 0.8, alpha: float = 0.05
+) -> float:
+    """The difference that such a study finds with the chance ``wanted``; smaller ones it will rather miss."""
+    variance, freedom = _planned(components, seeds, items)
+    if variance == 0:
+        return 0.0
+    critical, error = float(stdtrit(freedom, 1 - alpha / 2)), math.sqrt(variance)
+    low, high = 0.0, 2 * critical + 10  # in standard errors: the chance is below ``wanted`` at one, above at the other
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        if power(middle * error, components, seeds, items, alpha=alpha) < wanted:
+            low = middle
+        else:
+            high = middle
+    return high * error
+
+
 def _planned(components: Components, seeds: int, items: int) -> tuple[float, float]:
     """Variance of the difference in such a study, and the degrees of freedom its test may expect to have.
 

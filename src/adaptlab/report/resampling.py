@@ -104,14 +104,32 @@ def paired_bootstrap(
 
     Source: Efron and Tibshirani 1993, chapters 13 and 16; Berg-Kirkpatrick, Burkett and Klein 2012 on its use.
     """
+    a, b = (bootstrapped(score, items, resamples=resamples, seed=seed) for score in (first, second))
+    return bootstrap_difference(a, b, level=level)
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrapped:
+    """A metric of a whole set (``value``) and on each resample of its items; ``nan`` where it is undefined."""
+
+    value: float
+    resampled: Floats
+
+
+def bootstrapped(score: Score, items: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Bootstrapped:
+    """``score`` on resamples of ``items`` items: the same ones for every score that is given the same seed."""
     once = np.ones((1, items), dtype=np.int64)
-    difference = float(first(once)[0] - second(once)[0])
     rng = np.random.default_rng(seed)
-    drawn = [first(counts) - second(counts) for counts in _drawn(rng, once[0], resamples)]
-    values = np.concatenate(drawn).astype(np.float64)
+    values = np.concatenate([score(counts) for counts in _drawn(rng, once[0], resamples)])
+    return Bootstrapped(float(score(once)[0]), values.astype(np.float64))
+
+
+def bootstrap_difference(first: Bootstrapped, second: Bootstrapped, *, level: float = 0.95) -> BootstrapDifference:
+    """First minus second, of scores on the same resamples."""
+    values, difference = first.resampled - second.resampled, first.value - second.value
     defined = values[np.isfinite(values)]
     if not defined.size:
-        return BootstrapDifference(difference, (np.nan, np.nan), np.nan, resamples)
+        return BootstrapDifference(difference, (np.nan, np.nan), np.nan, int(values.size))
     tail = min(np.sum(defined <= 0), np.sum(defined >= 0))
     p = min(1.0, 2 * (int(tail) + 1) / (defined.size + 1))
     return BootstrapDifference(difference, _percentiles(defined, level), p, int(values.size - defined.size))

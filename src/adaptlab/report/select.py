@@ -248,13 +248,22 @@ def _ends_like(path: str, end: list[str]) -> bool:
     return path.split("/")[-len(end) :] == end
 
 
+#: Settings that are what a comparison is made under, not what is compared: methods meet on equal data.
+CONDITIONS = ("train_examples", "select_examples", "eval_examples")
+
+
 def _with_settings(rows: list[RunRow]) -> list[RunRow]:
-    """Fill ``setting``: each option that takes several values within one (task, model, method label)."""
+    """Fill ``setting``: each option that takes several values within one (task, model, method label).
+
+    A condition counts where it takes several values within one (task, model), whatever the methods: a method that saw
+    100 rows and another that saw 2,000 were not compared.
+    """
     flats = [_flat(row.given) for row in rows]
     values: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
     for row, flat in zip(rows, flats, strict=True):
         for key, value in flat.items():
-            values[row.task, row.model, row.method, key].add(value)
+            method = "" if key.rpartition(".")[2] in CONDITIONS else row.method
+            values[row.task, row.model, method, key].add(value)
     axes = sorted({key for (*_, key), seen in values.items() if len(seen) > 1})
     return [
         replace(row, setting={key.rpartition(".")[2]: flat[key] for key in axes if key in flat})

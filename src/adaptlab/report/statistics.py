@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from adaptlab.report.select import RunRow
+from adaptlab.report.select import CONDITIONS, RunRow
 
 Setting = tuple[tuple[str, str], ...]
 #: What is the same across tasks and seeds: model, method and setting.
 Variant = tuple[str, str, Setting]
+
+
+def label_of(method: str, setting: Iterable[tuple[str, str]]) -> str:
+    """How tables and charts call a cell: ``lora``, or ``lora, train examples 100``."""
+    return ", ".join([method, *(f"{axis.replace('_', ' ')} {value}" for axis, value in setting)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,16 @@ class Cell:
     def variant(self) -> Variant:
         """What is the same across tasks: model, method and setting."""
         return (self.model, self.method, self.setting)
+
+    @property
+    def condition(self) -> Setting:
+        """The part of the setting that the methods of one comparison share."""
+        return tuple((axis, value) for axis, value in self.setting if axis in CONDITIONS)
+
+    @property
+    def name(self) -> str:
+        """What tells the cell from others under the same condition: ``lora`` or ``lora, learning rate 0.001``."""
+        return label_of(self.method, ((axis, value) for axis, value in self.setting if axis not in CONDITIONS))
 
     @property
     def finished(self) -> list[RunRow]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from adaptlab.report.select import RunRow
-from adaptlab.report.statistics import Cell
+from adaptlab.report.statistics import Cell, label_of
 
 if TYPE_CHECKING:
     import altair as alt
@@ -109,11 +109,6 @@ def dash(methods: Sequence[str]) -> alt.StrokeDash:
 
     scale = alt.Scale(domain=list(methods), range=[DASHES[i % len(DASHES)] for i in range(len(methods))])
     return alt.StrokeDash("method:N", scale=scale, legend=None)
-
-
-def label_of(method: str, setting: Iterable[tuple[str, str]]) -> str:
-    """How a chart calls a cell: ``lora``, or ``lora, train examples 100``."""
-    return ", ".join([method, *(f"{axis.replace('_', ' ')} {value}" for axis, value in setting)])
 
 
 def cell_label(cell: Cell) -> str:
