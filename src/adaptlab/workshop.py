@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from adaptlab.config import ExecutionConfig, RunConfig
-from adaptlab.engines.solo import Solo, calls_functional_dropout
+from adaptlab.engines.solo import Solo
 from adaptlab.evaluation import classify
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Attached, Setup
@@ -20,7 +20,7 @@ from adaptlab.resolve import ResolvedRun, device
 from adaptlab.study.events import Listener
 from adaptlab.tasks._base import TaskData
 from adaptlab.training.batches import BatchPlan, collate
-from adaptlab.training.dropout import DropoutClock, key_dropout
+from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
 from adaptlab.training.encode import Encoded, encode
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes

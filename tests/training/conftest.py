@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
-from adaptlab.engines.solo import Solo, calls_functional_dropout
+from adaptlab.engines.solo import Solo
 from adaptlab.evaluation import classify
 from adaptlab.models.load import Base, load_base
 from adaptlab.training.batches import BatchPlan, collate
-from adaptlab.training.dropout import DropoutClock, key_dropout
+from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
 from adaptlab.training.encode import Encoded
 from adaptlab.training.loop import Hooks, train
 from adaptlab.training.member import Member

@@ -9,7 +9,7 @@ than torch's own generator (see docs/architecture.md for the measurement).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _MASK64 = (1 << 64) - 1
+_ROW_STRIDE = -0x61C88647
 
 
 def _key(*parts: int) -> int:
@@ -48,7 +49,7 @@ def _mix(h: Tensor) -> Tensor:
 class DropoutClock:
     """What the masks of a forward pass depend on. The loop sets it before every forward pass.
 
-    A group's batch holds the rows of its runs one run after the other.
+    A group's batch holds the rows of its runs one run after the other, equally many of each.
     """
 
     def __init__(self) -> None:
@@ -73,26 +74,89 @@ class DropoutClock:
         self._ordinal += 1
         return _key(self._scope, self._ordinal)
 
-    def keep(self, shape: torch.Size, p: float, site: int, device: torch.device) -> Tensor:
-        """A boolean mask of ``shape``, True with probability ``1 - p``. The first dimension is the batch's rows."""
+    def only(self, places: Sequence[int]) -> DropoutClock:
+        """The clock of some of the runs alone, by their ``places`` in the order of :meth:`set`."""
+        part = DropoutClock()
+        part.set(self.step, [self._runs[place] for place in places])
+        return part
+
+    def keys(self, site: int, places: Sequence[int], device: torch.device) -> Tensor:
+        """``[places]`` int32: what each of these runs adds to its rows' numbers at ``site``."""
+        keys = [_key(self._runs[place][0], self.step, site) for place in places]
+        return torch.tensor(keys, dtype=torch.int32, device=device)
+
+    def first_of(self, numbers: int) -> int:
+        """Where a run's numbering starts that has ``numbers`` rows (or rows and tokens) in this pass."""
+        _, rows, first = self._runs[0]
+        return first * (numbers // rows)
+
+    def column_key(self, site: int) -> int:
+        """What is added to the columns' numbers at ``site``, the same for every run."""
+        return _key(self.step, site, 1)
+
+    def keep(self, shape: torch.Size, p: float | Sequence[float], site: int, device: torch.device) -> Tensor:
+        """A boolean mask of ``shape``, True with probability ``1 - p`` (of each run's slice its own, if several).
+
+        The first dimension is the batch's rows, or its rows and tokens in one.
+
+        Raises:
+            SharedRowsError: several runs share what is to be dropped, so no mask is all of theirs.
+        """
         columns = shape[-1] if len(shape) > 1 else 1
         batch = shape[0]
         inner = max(1, shape.numel() // max(1, batch * columns))
-        if sum(rows for _, rows, _ in self._runs) == batch:
-            slices = self._runs
-        else:  # not laid out by rows of the batch (a shared position table, say): the first run's key
-            slices = [(self._runs[0][0], batch, 0)]
+        rows = sum(count for _, count, _ in self._runs)
+        runs = self._runs
+        if batch % rows == 0:
+            times = inner * (batch // rows)
+        elif len(runs) == 1:  # not laid out by rows of the batch (a shared position table, say)
+            runs, times = [(runs[0][0], batch, 0)], inner
+        else:
+            raise SharedRowsError("dropout falls on numbers that all rows of the batch share")
+        return self._mask(runs, times, columns, p, site, device).view(shape)
+
+    def _mask(
+        self,
+        runs: Sequence[tuple[int, int, int]],
+        times: int,
+        columns: int,
+        p: float | Sequence[float],
+        site: int,
+        device: torch.device,
+    ) -> Tensor:
         parts = []
-        for seed, rows, first in slices:
-            row = torch.arange(first * inner, (first + rows) * inner, dtype=torch.int32, device=device)
-            parts.append(row.mul_(-0x61C88647).add_(_key(seed, self.step, site)))
-        row_keys = _mix(torch.cat(parts) if len(parts) > 1 else parts[0])
-        column_keys = torch.arange(columns, dtype=torch.int32, device=device).mul_(0x45D9F3B)
-        column_keys = _mix(column_keys.add_(_key(self.step, site, 1)))
-        h = row_keys[:, None] ^ column_keys
-        h.mul_(0x2C1B3C6D)
-        h.bitwise_xor_(h >> 15).mul_(0x297A2D39)
-        return (h >= int(p * 2**32) - 2**31).view(shape)
+        for seed, rows, first in runs:
+            parts.append(row_numbers(first * times, (first + rows) * times, device).add_(_key(seed, self.step, site)))
+        row_keys = torch.cat(parts) if len(parts) > 1 else parts[0]
+        h = hash_grid(row_keys, columns, self.column_key(site))
+        if not isinstance(p, Sequence):
+            return h >= threshold(p)
+        limits = torch.tensor([threshold(rate) for rate in p], dtype=torch.int32, device=device)
+        return h.view(len(runs), -1) >= limits[:, None]
+
+
+class SharedRowsError(RuntimeError):
+    """Numbers that belong to no single row of a group's batch were met where each run has its own."""
+
+
+def row_numbers(first: int, end: int, device: torch.device) -> Tensor:
+    """``[end - first]`` int32 numbers of rows, spread over the integers."""
+    return torch.arange(first, end, dtype=torch.int32, device=device).mul_(_ROW_STRIDE)
+
+
+def threshold(p: float) -> int:
+    """The hash below which an element is dropped, as a signed 32-bit integer."""
+    return int(p * 2**32) - 2**31
+
+
+def hash_grid(row_keys: Tensor, columns: int, column_key: int) -> Tensor:
+    """``[rows, columns]`` int32 hashes of ``[rows]`` row keys (changed in place) with every column's key."""
+    row_keys = _mix(row_keys)
+    column_keys = torch.arange(columns, dtype=torch.int32, device=row_keys.device).mul_(0x45D9F3B)
+    column_keys = _mix(column_keys.add_(column_key))
+    h = row_keys[:, None] ^ column_keys
+    h.mul_(0x2C1B3C6D)
+    return h.bitwise_xor_(h >> 15).mul_(0x297A2D39)
 
 
 class KeyedDropout(nn.Dropout):
@@ -109,11 +173,24 @@ class KeyedDropout(nn.Dropout):
         return apply_keyed(input, self.p, self.site, self.clock)
 
 
-def apply_keyed(x: Tensor, p: float, site: int, clock: DropoutClock) -> Tensor:
-    """Zero a fraction ``p`` of ``x`` and scale the rest by ``1 / (1 - p)``."""
+def apply_keyed(x: Tensor, p: float | Sequence[float], site: int, clock: DropoutClock) -> Tensor:
+    """Zero a fraction ``p`` of ``x`` and scale the rest by ``1 / (1 - p)``; with several rates, of each run's rows."""
+    if isinstance(p, Sequence):
+        if len(set(p)) > 1:
+            return _apply_rates(x, p, site, clock)
+        p = p[0]
+    if p == 0.0:
+        return x
     if p >= 1.0:
         return torch.zeros_like(x)
     return torch.where(clock.keep(x.shape, p, site, x.device), x * (1.0 / (1.0 - p)), 0.0)
+
+
+def _apply_rates(x: Tensor, rates: Sequence[float], site: int, clock: DropoutClock) -> Tensor:
+    scales = torch.tensor([1.0 / (1.0 - p) if p < 1.0 else 0.0 for p in rates], dtype=x.dtype, device=x.device)
+    keep = clock.keep(x.shape, rates, site, x.device).view(len(rates), -1)
+    scaled = x.reshape(len(rates), -1) * scales[:, None]
+    return torch.where(keep, scaled, 0.0).view(x.shape)
 
 
 def key_dropout(model: nn.Module, blocks: Sequence[str], clock: DropoutClock) -> int:
@@ -134,29 +211,55 @@ def key_dropout(model: nn.Module, blocks: Sequence[str], clock: DropoutClock) ->
     wanted = set(blocks)
     for name, module in model.named_modules():
         if name.removeprefix("base_model.model.") in wanted:
-            module.register_forward_pre_hook(_enter_hook(clock, site_of(name)))
+            module.register_forward_pre_hook(EnterBlock(clock, site_of(name)))
     return replaced
 
 
-def _enter_hook(clock: DropoutClock, scope: int) -> Any:
-    def hook(module: nn.Module, args: Any) -> None:
-        clock.enter(scope)
+class EnterBlock:
+    """A forward pre-hook: tells the clock that a transformer block starts."""
 
-    return hook
+    def __init__(self, clock: DropoutClock, scope: int) -> None:
+        self._clock, self._scope = clock, scope
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        self._clock.enter(self._scope)
+
+
+Rates = Callable[[float, bool], float | Sequence[float]]
+
+
+def _own_rate(p: float, training: bool) -> float:
+    return p if training else 0.0
 
 
 @contextmanager
-def functional_dropout(clock: DropoutClock) -> Iterator[None]:
-    """While active, ``torch.nn.functional.dropout`` draws keyed masks too."""
+def functional_dropout(clock: DropoutClock, rates: Rates = _own_rate) -> Iterator[None]:
+    """While active, ``torch.nn.functional.dropout`` draws keyed masks too.
+
+    Args:
+        rates: from the rate and the training flag of a call to the rate that holds, or to one for each run.
+    """
     original = F.dropout
 
     def keyed(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if not training or p == 0.0:
+        rate = rates(p, training)
+        if not (any(rate) if isinstance(rate, Sequence) else rate):
             return input
-        return apply_keyed(input, p, clock.next_site(), clock)
+        return apply_keyed(input, rate, clock.next_site(), clock)
 
     F.dropout = keyed
     try:
         yield
     finally:
         F.dropout = original
+
+
+def keeps_rate_as_number(module: nn.Module) -> bool:
+    """True if ``module`` has a dropout rate that is a plain number, as OPT's and BART's layers do."""
+    names = ("dropout", "activation_dropout", "hidden_dropout", "resid_dropout")
+    return any(isinstance(rate, float) and rate > 0 for rate in (getattr(module, n, None) for n in names))
+
+
+def calls_functional_dropout(model: nn.Module) -> bool:
+    """True if a module of ``model`` draws its dropout by ``torch.nn.functional.dropout``."""
+    return any(map(keeps_rate_as_number, model.modules()))

@@ -6,7 +6,7 @@ run in 16 bits under autocast. float64 (for tests of parity) turns everything to
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -60,11 +60,15 @@ class Precision:
 
     def prepare(self, attached: Attached, casts: CastCache) -> None:
         """Cast what is frozen, in place; tensors shared with the base are replaced, not changed."""
+        self.prepare_model(attached.model, attached.layout.head_modules, casts)
+
+    def prepare_model(self, model: nn.Module, head_modules: Sequence[str], casts: CastCache) -> None:
+        """The same for a model that nothing is attached to; ``head_modules`` compute in float32."""
         if self.name == "float64":
-            _to_float64(attached.model)
+            _to_float64(model, casts)
         if not self.mixed:
             return
-        for module in attached.model.modules():
+        for module in model.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
                 setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010  # PEFT's own up-cast; autocast decides here
             if hasattr(module, "compute_type_is_set"):
@@ -75,18 +79,20 @@ class Precision:
                 if parameter is not None and not parameter.requires_grad and parameter.dtype == torch.float32:
                     cast = _cast(parameter.data, self.dtype, casts)
                     module._parameters[name] = nn.Parameter(cast, requires_grad=False)
-        for name in attached.layout.head_modules:
-            _run_in_float32(_find(attached.model, name), self.device)
+        for name in head_modules:
+            _run_in_float32(_find(model, name), self.device)
 
 
-def _to_float64(model: nn.Module) -> None:
+def _to_float64(model: nn.Module, casts: CastCache) -> None:
     """Like ``model.double()``, but leaves tensors that are shared with the base as they are."""
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None and parameter.requires_grad:
                 parameter.data = parameter.data.double()
             elif parameter is not None and parameter.is_floating_point():
-                module._parameters[name] = nn.Parameter(parameter.data.double(), requires_grad=False)
+                module._parameters[name] = nn.Parameter(
+                    _cast(parameter.data, torch.float64, casts), requires_grad=False
+                )
         for name, buffer in list(module._buffers.items()):
             if buffer is not None and buffer.is_floating_point():
                 module._buffers[name] = buffer.double()

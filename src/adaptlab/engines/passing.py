@@ -1,0 +1,88 @@
+"""A group's forward and backward pass, in micro-batches whose gradients add up to the whole batch's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptlab.training.batches import Batch, collate
+from adaptlab.training.member import Member
+from adaptlab.training.precision import Precision
+
+
+class Passing(ABC):
+    """What engines have in common; how the batches go through the model is theirs.
+
+    Args:
+        micro_batch_size: rows of a run that pass through the model at once; ``None`` for the whole batch. The result is
+            the same: a run's loss is a mean over its rows, and dropout is keyed by a row's place in the whole batch.
+        functional: True if the model calls ``torch.nn.functional.dropout`` itself.
+    """
+
+    def __init__(
+        self,
+        precision: Precision,
+        *,
+        pad_id: int,
+        padding_side: str = "right",
+        micro_batch_size: int | None = None,
+        functional: bool = False,
+    ) -> None:
+        self._precision, self._functional = precision, functional
+        self._pad_id, self._padding_side = pad_id, padding_side
+        self._micro = micro_batch_size
+
+    def __call__(self, members: Sequence[Member]) -> list[float]:
+        """Gradients of every member's next batch, in its own parameters; returns each member's mean loss.
+
+        The members are at the same step, and their batches have one shape.
+        """
+        rows = [member.rows() for member in members]
+        count, length = len(rows[0].rows), rows[0].length
+        micro = min(self._micro or count, count)
+        totals: Tensor | None = None
+        for first in range(0, count, micro):
+            batches = [
+                collate(
+                    member.data,
+                    own.rows[first : first + micro],
+                    length,
+                    pad_id=self._pad_id,
+                    padding_side=self._padding_side,
+                    device=self._precision.device,
+                )
+                for member, own in zip(members, rows, strict=True)
+            ]
+            with self._precision.autocast(), self._precision.attention(length):
+                outputs = self._forward(members, batches, first)
+            losses = torch.stack(
+                [m.objective.losses(o, b).sum() / count for m, o, b in zip(members, outputs, batches, strict=True)]
+            )
+            self._whole(members, losses, with_extra=first == 0).backward()  # type: ignore[no-untyped-call]
+            totals = losses.detach() if totals is None else totals + losses.detach()
+            for member, batch in zip(members, batches, strict=True):
+                member.progress.tokens += batch.tokens
+                member.progress.padded_tokens += batch.padded_tokens
+        for member in members:
+            member.progress.examples += count
+        assert totals is not None
+        found: list[float] = totals.tolist()
+        return found
+
+    @abstractmethod
+    def _forward(self, members: Sequence[Member], batches: Sequence[Batch], first: int) -> list[Any]:
+        """Each member's logits for its batch, whose first row is row ``first`` of the member's whole batch."""
+
+    @staticmethod
+    def _whole(members: Sequence[Member], losses: Tensor, *, with_extra: bool) -> Tensor:
+        """The number to differentiate: no run's loss depends on another's weights, so a sum keeps them apart."""
+        wholes = []
+        for member, loss in zip(members, losses, strict=True):
+            extra = member.attached.method.extra_loss(member.attached) if with_extra else None
+            whole = loss if extra is None else loss + extra
+            wholes.append(member.scaler.scale(whole) if member.scaler else whole)
+        return torch.stack(wholes).sum()

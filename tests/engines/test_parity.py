@@ -1,0 +1,113 @@
+"""The contract of the fused engine: every run's losses and weights are those of the run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from adaptlab.engines.layers import LoraProducts, Site
+from adaptlab.engines.stacks import Stacked
+from adaptlab.methods import registry
+
+from .conftest import Group, Spec
+
+Build = Callable[..., Group]
+
+FUSABLE = [m.name for m in registry.all() if m.placement in ("layers", "nothing")]
+FAMILIES = ("bert", "opt", "t5")
+MIXED = (
+    Spec("lora", 0, {"r": 4}),
+    Spec("lora", 1, {"r": 16, "lora_dropout": 0.2}, learning_rate=3e-3),
+    Spec("ia3", 2),
+    Spec("ia3", 0),
+    Spec("loha", 1),
+    Spec("parallel-adapter", 3),
+    Spec("head", 4),
+)
+OWN_OPTIONS = {"miss": {"miss_dropout": 0.1}, "vera": {"vera_dropout": 0.1}, "dora": {"lora_dropout": 0.1}}
+
+
+def difference(build: Build, specs: Sequence[Spec], steps: int, **settings: object) -> tuple[float, float]:
+    """The largest difference in any loss and any trained number, fused against solo."""
+    alone = build(specs, fused=False, steps=steps, **settings)
+    together = build(specs, fused=True, steps=steps, **settings)
+    losses = np.abs(alone.train(steps) - together.train(steps)).max()
+    weights = max(
+        float((a.trained[name] - b.trained[name]).detach().abs().max())
+        for a, b in zip(alone.members, together.members, strict=True)
+        for name in a.trained
+    )
+    return float(losses), weights
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", FUSABLE)
+def test_losses_and_weights_of_every_method_are_those_of_solo_runs(group_of: Build, method: str, family: str) -> None:
+    options = OWN_OPTIONS.get(method, {})
+    specs = [Spec(method, seed, options, rate) for seed, rate in ((0, 1e-2), (1, 3e-3))]
+    losses, weights = difference(group_of, specs, steps=3, family=family)
+    assert losses < 1e-9
+    assert weights < 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", FUSABLE)
+def test_fifty_steps_of_every_method_are_those_of_solo_runs(group_of: Build, method: str, family: str) -> None:
+    specs = [
+        Spec(method, seed, OWN_OPTIONS.get(method, {}), registry.get(method).learning_rates.default)
+        for seed in range(3)
+    ]
+    losses, weights = difference(group_of, specs, steps=50, family=family)
+    assert losses < 1e-9
+    assert weights < 1e-9
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "roberta"])
+def test_a_group_of_different_methods_ranks_rates_and_dropouts(group_of: Build, family: str) -> None:
+    losses, weights = difference(group_of, MIXED, steps=6, family=family)
+    assert losses < 1e-9
+    assert weights < 1e-9
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float32_is_within_rounding(group_of: Build, family: str) -> None:
+    losses, _ = difference(group_of, MIXED, steps=10, family=family, dtype="float32")
+    assert losses < 1e-4
+
+
+def test_micro_batches_of_a_group_add_up_to_its_batch(group_of: Build) -> None:
+    whole = group_of(MIXED, fused=True, steps=4).train(4)
+    parts = group_of(MIXED, fused=True, steps=4, micro_batch_size=3).train(4)
+    assert parts == pytest.approx(whole, abs=1e-9)
+
+
+def test_a_run_that_diverges_leaves_and_the_others_do_not_change(group_of: Build) -> None:
+    expected = group_of(MIXED, fused=False, steps=6).train(6)
+    group = group_of(MIXED, fused=True, steps=6)
+
+    def poison(step: int) -> None:
+        if step == 2:
+            with torch.no_grad():
+                next(iter(group.members[1].trained.values())).fill_(float("nan"))
+
+    found = group.train(6, poison)
+    assert group.members[1].progress.diverged
+    assert group.members[1].progress.step == 2
+    others = [0, 2, 3, 4, 5, 6]
+    assert found[others] == pytest.approx(expected[others], abs=1e-9)
+
+
+def test_lora_is_one_product_and_traceable_layers_are_stacked(group_of: Build) -> None:
+    group = group_of([Spec("lora", s, {"r": r}) for s, r in ((0, 4), (1, 16))] + [Spec("dora", s) for s in (0, 1)]
+                     + [Spec("loha", s) for s in (0, 1)], fused=True, steps=1)  # fmt: skip
+    group.train(1)
+    sites = [m for m in group.engines[0]._trunk.model.modules() if isinstance(m, Site)]
+    servers = {lane: {type(s._servers[lane]) for s in sites} for lane in range(6)}
+    assert servers[0] == {LoraProducts, Stacked}  # Stacked: the head
+    assert servers[2] == servers[4] == {Stacked}
+    queries = [s for s in sites if type(s._servers[0]) is LoraProducts]
+    assert all(s._servers[2].traceable and not s._servers[4].traceable for s in queries)
