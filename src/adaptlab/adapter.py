@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from adaptlab.config import ModelConfig
+from adaptlab.config import ModelConfig, Quantize
 from adaptlab.errors import ModelError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Setup
@@ -61,6 +61,15 @@ def stored_labels(folder: Path) -> tuple[str, ...]:
         return tuple(json.loads((folder / "export.json").read_text(encoding="utf-8"))["labels"])
     except (OSError, ValueError, KeyError, TypeError):
         return ()
+
+
+def stored_bits(folder: Path) -> Quantize:
+    """How the base was quantised under an adapter that adaptlab exported; ``none`` for one from elsewhere."""
+    try:
+        found = json.loads((folder / "export.json").read_text(encoding="utf-8"))["base"]["quantize"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "none"
+    return found if found in ("4bit", "8bit") else "none"
 
 
 def load_adapter(folder: Path, source: ModelConfig, *, outputs: int, regression: bool, device: str) -> Loaded:
@@ -143,4 +152,4 @@ def _stored(folder: Path) -> list[str]:
         raise ModelError(f"{folder / _WEIGHTS} cannot be read ({error}): save the adapter again.") from error
 
 
-__all__ = ["Loaded", "load_adapter", "read_settings", "stored_labels"]
+__all__ = ["Loaded", "load_adapter", "read_settings", "stored_bits", "stored_labels"]

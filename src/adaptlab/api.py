@@ -224,12 +224,13 @@ def evaluate_adapter(
     """Score an adapter's folder (PEFT's, or one that adaptlab exported) on the report sets of ``task``, in float32.
 
     Args:
-        model: the base; ``None`` for the one that the adapter names.
+        model: the base; ``None`` for the one that the adapter names. Unless it says how it is quantised, it is as an
+            adapter that was exported here says, and otherwise not.
 
     Raises:
         AdaptlabError: the folder is no adapter's, or does not fit the base or the task.
     """
-    from adaptlab.adapter import load_adapter, read_settings, stored_labels
+    from adaptlab.adapter import load_adapter, read_settings, stored_bits, stored_labels
     from adaptlab.predictor import Predictor
     from adaptlab.resolve import device as resolve_device
     from adaptlab.tasks import find_task
@@ -240,7 +241,9 @@ def evaluate_adapter(
     named = read_settings(folder).get("base_model_name_or_path")
     if model is None and not named:
         raise ConfigError(f"The adapter in {adapter} does not name its base: give it with --model.")
-    source = model if isinstance(model, ModelConfig) else ModelConfig(id=model or str(named))
+    source = (
+        model if isinstance(model, ModelConfig) else ModelConfig(id=model or str(named), quantize=stored_bits(folder))
+    )
     config = task if isinstance(task, TaskConfig) else TaskConfig(name=task)
     data = find_task(config.name).load(config, DataAccess(data_root=data_root))
     on, regression = resolve_device(device), data.kind == "regression"

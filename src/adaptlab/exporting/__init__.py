@@ -107,7 +107,7 @@ def export(
         dtype = "float32"
         document: dict[str, Any] = {}
         if form == "model":
-            whole = forms.merged(attached)
+            whole = forms.merged(attached, base)
             document["merge_difference"] = _difference(logits(whole), expected)
             dtype = forms.save_model(whole, base, labels, new)
         else:
@@ -125,6 +125,8 @@ def export(
             "base": {
                 "name": base.model.name_or_path,
                 "weights": record.config.identity.weights,
+                "quantize": config.model.quantize,
+                "quantization": task["quantization"] if form == "peft" else None,
                 "licence": card.licence_of(base.config),
             },
             "method": config.method.label,
@@ -135,7 +137,7 @@ def export(
             "max_length": task["max_length"],
             "check": {"source": source, "rows": len(rows), "imports": answered["imports"], **check},
         }
-        notes += _doubts(document)
+        notes += [*_dequantised(document), *_doubts(document)]
         _write_documents(new, record, document)
     url = None if push is None else _push(to, push, base.config.id)
     return Export(to, document, tuple(notes), url)
@@ -168,6 +170,8 @@ def _task(form: Form, folder: Path, base: Base, record: Record, rows: Sequence[E
         "base": str(fetch(base.config).resolve()),
         "trust_remote_code": base.config.trust_remote_code,
         "allow_pickle": base.config.allow_pickle,
+        "quantize": base.config.quantize,
+        "quantization": _quantization(base),
         "outputs": 1 if regression else len(record.data.labels),
         "regression": regression,
         "pad_token_id": base.tokenizer.pad_token_id,
@@ -175,6 +179,15 @@ def _task(form: Form, folder: Path, base: Base, record: Record, rows: Sequence[E
         "texts": [row.texts for row in rows],
         "device": device,
     }
+
+
+def _quantization(base: Base) -> dict[str, Any] | None:
+    """What transformers has to be told to load the base as it was while the run was trained."""
+    if base.config.quantize == "none":
+        return None
+    from adaptlab.models import quantize
+
+    return quantize.settings(base.model, base.layout, base.config)
 
 
 def _answer_in_fresh_process(task: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +216,16 @@ def _check(answered: NDArray[np.float32], expected: NDArray[np.float32], *, regr
 
 def _difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.abs(one - other).max())
+
+
+def _dequantised(document: dict[str, Any]) -> list[str]:
+    how = document["base"]["quantize"]
+    if how == "none" or document["form"] != "model":
+        return []
+    return [
+        f"The base was stored in {how}; the merged model has the numbers that its codes stand for, in "
+        f"{document['dtype']}. Quantising it again would round what was merged: compare before you do."
+    ]
 
 
 def _doubts(document: dict[str, Any]) -> list[str]:

@@ -103,7 +103,8 @@ def _body(record: Record, export: Mapping[str, Any], version: str) -> list[str]:
     lines = [
         f"# {base['name'].rpartition('/')[2]}, adapted to {export['task']} with {export['method']}",
         "",
-        f"- **Base:** {base['name']}, {base['weights']}; licence: {base['licence'] or 'not stated where it was found'}",
+        f"- **Base:** {base['name']}, {base['weights']}{_bits(base)}; licence: "
+        f"{base['licence'] or 'not stated where it was found'}",
         f"- **Data:** {data.id}{f', revision {data.revision}' if data.revision else ''}; rows: {sizes}",
         f"- **Answers:** {', '.join(data.labels) or 'a number'}",
         f"- **Score:** {_score(record)}",
@@ -136,6 +137,10 @@ def _body(record: Record, export: Mapping[str, Any], version: str) -> list[str]:
     ]
 
 
+def _bits(base: Mapping[str, Any]) -> str:
+    return "" if base["quantize"] == "none" else f", in {base['quantize']} while it was trained"
+
+
 def _cell(name: str, values: Mapping[str, float]) -> str:
     if name not in values:
         return "-"
@@ -165,6 +170,12 @@ def _usage(export: Mapping[str, Any]) -> list[str]:
         lines.append('model = AutoModelForSequenceClassification.from_pretrained("FOLDER")')
     else:
         lines[0:0] = ["from peft import PeftModel"]
-        lines.append(f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs})')
+        more = ""
+        if export["base"]["quantization"]:  # the base as it was while the adapter was trained
+            lines[1] = lines[1].replace("AutoTokenizer", "AutoTokenizer, BitsAndBytesConfig")
+            told = ", ".join(f"{key}={value!r}" for key, value in export["base"]["quantization"].items())
+            lines.append(f"bits = BitsAndBytesConfig({told})")
+            more = ", quantization_config=bits"
+        lines.append(f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs}{more})')
         lines.append('model = PeftModel.from_pretrained(base, "FOLDER")')
     return [*lines, 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")']

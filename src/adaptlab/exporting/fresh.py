@@ -24,8 +24,14 @@ def load(task: dict[str, Any]) -> Any:
     if task["form"] == "peft":
         from peft import PeftModel
 
+        more: dict[str, Any] = {}
+        if task["quantization"]:
+            from transformers import BitsAndBytesConfig
+
+            more = {"quantization_config": BitsAndBytesConfig(**task["quantization"])}
+            more["device_map"] = {"": task["device"]}
         base = AutoModelForSequenceClassification.from_pretrained(
-            task["base"], num_labels=task["outputs"], dtype=torch.float32, trust_remote_code=trust
+            task["base"], num_labels=task["outputs"], dtype=torch.float32, trust_remote_code=trust, **more
         )
         base.config.pad_token_id = task["pad_token_id"]
         return PeftModel.from_pretrained(base, task["folder"])
@@ -34,7 +40,9 @@ def load(task: dict[str, Any]) -> Any:
     from adaptlab.adapter import load_adapter
     from adaptlab.config import ModelConfig
 
-    source = ModelConfig(id=task["base"], trust_remote_code=trust, allow_pickle=task["allow_pickle"])
+    source = ModelConfig(
+        id=task["base"], quantize=task["quantize"], trust_remote_code=trust, allow_pickle=task["allow_pickle"]
+    )
     loaded = load_adapter(
         Path(task["folder"]), source, outputs=task["outputs"], regression=task["regression"], device="cpu"
     )
