@@ -14,8 +14,10 @@ from pathlib import Path
 
 import torch
 
+from adaptlab.costing import training_flops
 from adaptlab.errors import AdaptlabError, InterruptedRunError, RecordError
 from adaptlab.measure.environment import environment, processor_name
+from adaptlab.measure.flops import NotPolynomialError
 from adaptlab.measure.parameters import count_parameters
 from adaptlab.methods._base import Attached
 from adaptlab.metrics import registry as metrics
@@ -84,6 +86,10 @@ def _train_and_answer(run: ResolvedRun, folder: RunFolder, workshop: Workshop, r
         record.warnings.append(str(error))
         stage, resumed = set_up(run, base, workshop), False
     member = stage.member
+    try:
+        member.flops = training_flops(run, stage, micro_batch_size=workshop.execution.micro_batch_size)
+    except NotPolynomialError as error:
+        record.warnings.append(str(error))
     folder.truncate_curve(member.progress.step if resumed else -1)
     workshop.listener(RunStarted(folder.name, member.total_steps, member.progress.step))
 
@@ -162,6 +168,8 @@ def _fill_costs(record: Record, member: Member) -> None:
     record.cost.step_seconds = member.median_step_seconds()
     record.cost.train_tokens = progress.tokens
     record.cost.padded_tokens = progress.padded_tokens
+    if member.flops is not None:
+        record.cost.train_flops, record.cost.useful_flops = progress.flops, progress.useful_flops
     record.training |= {
         "steps": progress.step,
         "examples": progress.examples,

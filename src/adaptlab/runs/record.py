@@ -57,7 +57,8 @@ class Cost(_Part):
     train_seconds: float | None = None
     eval_seconds: float | None = None
     step_seconds: float | None = None  # median
-    train_flops: float | None = None
+    train_flops: float | None = None  # as executed, padding included
+    useful_flops: float | None = None  # the same without padding
     train_tokens: int | None = None  # without padding
     padded_tokens: int | None = None  # with padding
     peak_memory_bytes: int | None = None

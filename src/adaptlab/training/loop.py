@@ -92,6 +92,7 @@ def _evaluate(member: Member, hooks: Hooks) -> None:
         step=progress.step,
         examples=progress.examples,
         tokens=progress.tokens,
+        flops=progress.flops if member.flops is not None else None,
         seconds=progress.seconds,
         train_loss=member.mean_loss_since_point(),
         select_loss=metrics.get("loss", metrics.get("mse")),

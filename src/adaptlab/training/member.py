@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adaptlab.config import TrainingConfig
+from adaptlab.measure.flops import TrainingFlops
 from adaptlab.methods._base import Attached
 from adaptlab.training import optimizers, schedules
 from adaptlab.training.batches import BatchPlan, BatchRows
@@ -28,6 +29,8 @@ class Progress:
     examples: int = 0
     tokens: int = 0
     padded_tokens: int = 0
+    flops: float = 0.0
+    useful_flops: float = 0.0
     seconds: float = 0.0
     loss_sum: float = 0.0  # since the last point of the curve
     loss_steps: int = 0
@@ -74,6 +77,8 @@ class Member:
         self.optimizer = optimizers.build(training, attached)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
+        #: What a step computes; None where it was not counted.
+        self.flops: TrainingFlops | None = None
 
     @property
     def done(self) -> bool:
@@ -118,12 +123,20 @@ class Member:
             self.scaler.update()
         else:
             self.optimizer.step()
+        self._add_flops()
         self.progress.step += 1
         self.attached.method.after_step(self.attached, self.progress.step)
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.last_loss = loss
         self.progress.loss_sum += loss
         self.progress.loss_steps += 1
+
+    def _add_flops(self) -> None:
+        if self.flops is not None:
+            rows = self.rows()
+            executed, useful = self.flops.of_step(self.data.lengths[rows.rows], rows.length)
+            self.progress.flops += executed
+            self.progress.useful_flops += useful
 
     def consider(self, value: float, loss: float | None = None) -> None:
         """Remember the present weights if ``value`` of the selection metric is the best so far (``last``: always).
