@@ -24,6 +24,7 @@ from adaptlab.config import (
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Setup
+from adaptlab.metrics import registry as metrics
 from adaptlab.models._base import Layout
 from adaptlab.models.identity import read_config, weights_identity
 from adaptlab.study.expand import run_name
@@ -83,6 +84,8 @@ class Resolver:
         max_length = _max_length(run.task, model_config, run.model.id)
         data = self._task_data(run.task)
         prompt = prompt_in_use(run, data)
+        for name in data.metrics:
+            metrics.get(name).require()
         method = methods.get(run.method.name)
         options = method.Config(**run.method.options).model_dump(mode="json")
         per_epoch = math.ceil(len(data.train) / run.training.batch_size)

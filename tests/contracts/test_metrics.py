@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adaptlab.metrics import Answers, Metric, registry
+from adaptlab.metrics import Answers, Metric, registry, selected
+from tests.metrics import test_generation
 
 METRICS = registry.all()
 ITEMS = 80
@@ -22,6 +23,8 @@ def named(metric: Metric) -> str:
 def answers_for(metric: Metric, items: int = ITEMS) -> Answers:
     """Answers that are right more often than not, two classes or numbers."""
     generator = np.random.default_rng(5)
+    if "generation" in metric.kinds:
+        return test_generation.drawn(items)
     if "regression" in metric.kinds:
         gold = generator.uniform(0, 5, items)
         return Answers(gold, gold + generator.normal(0, 1, items), None, 0)
@@ -61,8 +64,7 @@ def test_perfect_answers_are_best(metric: Metric) -> None:
 def test_the_order_of_items_does_not_matter(metric: Metric) -> None:
     answers = answers_for(metric)
     order = np.random.default_rng(0).permutation(len(answers.gold))
-    probabilities = None if answers.probabilities is None else answers.probabilities[order]
-    shuffled = Answers(answers.gold[order], answers.predicted[order], probabilities, answers.classes)
+    shuffled = selected(answers, order)
     assert metric.compute(shuffled) == pytest.approx(metric.compute(answers), abs=1e-12)
 
 

@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from adaptlab.errors import ConfigError, UnknownNameError
-from adaptlab.metrics import Answers, Metric, registry, score, standard_error
-from tests.metrics import test_classification, test_regression
+from adaptlab.metrics import Answers, Metric, registry, score, selected, standard_error
+from tests.metrics import test_classification, test_generation, test_regression
+
+
+def drawn(metric: Metric, items: int, *, classes: int, unusable: float = 0.0) -> Answers:
+    if "generation" in metric.kinds:
+        return test_generation.drawn(items)
+    if "regression" in metric.kinds:
+        return test_regression.drawn(items)
+    return test_classification.drawn(classes, items, unusable=unusable)
 
 
 def test_accuracy_has_the_binomial_standard_error() -> None:
@@ -34,8 +42,7 @@ def test_pearson_has_nearly_the_standard_error_of_theory() -> None:
 @pytest.mark.parametrize("metric", [metric for metric in registry.all() if metric.name != "f1"], ids=lambda m: m.name)
 def test_the_quick_bootstrap_is_the_plain_one(metric: Metric) -> None:
     """``resampled`` gives, resample by resample, what ``compute`` gives for the rows drawn."""
-    regression = "regression" in metric.kinds
-    answers = test_regression.drawn(60) if regression else test_classification.drawn(4, 60, unusable=0.1)
+    answers = drawn(metric, 60, classes=4, unusable=0.1)
     generator = np.random.default_rng(0)
     rows = generator.integers(0, 60, size=(20, 60))
     counts = np.stack([np.bincount(row, minlength=60) for row in rows])
@@ -43,17 +50,13 @@ def test_the_quick_bootstrap_is_the_plain_one(metric: Metric) -> None:
     if quick is None:
         assert metric.per_example(answers) is not None
         return
-    plain = [
-        metric.compute(replace(answers, gold=answers.gold[row], predicted=answers.predicted[row], probabilities=None))
-        for row in rows
-    ]
+    plain = [metric.compute(replace(selected(answers, row), probabilities=None)) for row in rows]
     assert quick == pytest.approx(np.array(plain), abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", registry.all(), ids=lambda m: m.name)
 def test_it_is_quick(metric: Metric) -> None:
-    regression = "regression" in metric.kinds
-    answers = test_regression.drawn(1000) if regression else test_classification.drawn(2, 1000)
+    answers = drawn(metric, 200 if "generation" in metric.kinds else 1000, classes=2)
     start = time.perf_counter()
     assert standard_error(metric.name, answers) is not None
     assert time.perf_counter() - start < 1.0  # 0.06 s at most on two idle cores

@@ -58,6 +58,8 @@ def tasks(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warni
             "kind": task.kind,
             "metrics": list(task.metrics),
             "hub_id": task.hub_id,
+            "prompts": {prompt.name: prompt.template for prompt in task.prompts},
+            "trainable": task.trainable,
             "version": task.version,
         }
         for task in registry.all()

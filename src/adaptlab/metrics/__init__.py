@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptlab.errors import ConfigError
-from adaptlab.metrics._base import Answers, Metric
+from adaptlab.metrics._base import Answers, Metric, as_objects
 from adaptlab.registry import Registry
 from adaptlab.tasks._base import Kind
 
-__all__ = ["Answers", "Metric", "registry", "score", "standard_error"]
+__all__ = ["Answers", "Metric", "as_objects", "breakdown", "registry", "score", "selected", "standard_error"]
 
 registry: Registry[Metric] = Registry("metric", "adaptlab.metrics")
 
@@ -42,12 +42,29 @@ def score(answers: Answers, kind: Kind, wanted: Sequence[str]) -> dict[str, floa
     usual = [
         metric
         for metric in registry.all()
-        if metric.always
+        if (metric.always or (metric.of_written and answers.written))
         and kind in metric.kinds
         and metric not in asked
         and not (metric.needs_probabilities and answers.probabilities is None)
     ]
     return {metric.name: float(metric.compute(answers)) for metric in (*asked, *usual)}
+
+
+def breakdown(answers: Answers, groups: Sequence[Sequence[str]], metric_name: str) -> dict[str, float]:
+    """The metric over each part of the set, as ``{"accuracy[lexical_overlap]": 0.5}``, parts sorted by name.
+
+    Args:
+        groups: for each answer the parts that its row belongs to.
+    """
+    metric = registry.get(metric_name)
+    parts: dict[str, list[int]] = {}
+    for place, names in enumerate(groups):
+        for name in names:
+            parts.setdefault(name, []).append(place)
+    return {
+        f"{metric.name}[{name}]": float(metric.compute(selected(answers, np.array(parts[name]))))
+        for name in sorted(parts)
+    }
 
 
 def standard_error(metric_name: str, answers: Answers, *, resamples: int = 1000, seed: int = 0) -> float | None:
@@ -88,6 +105,17 @@ def _over(metric: Metric, answers: Answers, counts: NDArray[np.integer]) -> NDAr
 
 
 def _repeated(answers: Answers, counts: NDArray[np.integer]) -> Answers:
-    rows = np.repeat(np.arange(len(counts)), counts)
+    return selected(answers, np.repeat(np.arange(len(counts)), counts))
+
+
+def selected(answers: Answers, rows: NDArray[np.integer]) -> Answers:
+    """The answers to ``rows`` (indices, repeated as they may be)."""
     probabilities = None if answers.probabilities is None else answers.probabilities[rows]
-    return replace(answers, gold=answers.gold[rows], predicted=answers.predicted[rows], probabilities=probabilities)
+    examples = None if answers.examples is None else answers.examples[rows]
+    return replace(
+        answers,
+        gold=answers.gold[rows],
+        predicted=answers.predicted[rows],
+        probabilities=probabilities,
+        examples=examples,
+    )

@@ -6,6 +6,7 @@ A metric plugin is one file in this folder with ``plugin`` or ``plugins``; impor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,16 +20,29 @@ class Answers:
     """A model's answers to one evaluation set.
 
     Attributes:
-        gold: ``[n]`` class indices (int) or values (float).
-        predicted: ``[n]`` as ``gold``; ``-1`` where a class answer was unusable (it counts as wrong).
+        gold: ``[n]`` class indices (int), values (float) or texts (object).
+        predicted: ``[n]`` as ``gold``; ``-1`` where a class answer was unusable, an empty text where nothing was
+            written (both count as wrong).
         probabilities: ``[n, classes]``, or ``None`` (regression, free generation).
-        classes: number of classes; 0 for regression.
+        classes: number of classes, or the most options of a row; 0 without either.
+        examples: ``[n]`` (object) the rows themselves, for metrics over more than gold and answer: other right texts,
+            what was asked.
+        written: the answers were written freely, so that some may be unusable.
     """
 
     gold: NDArray[np.generic]
     predicted: NDArray[np.generic]
     probabilities: NDArray[np.floating] | None
     classes: int
+    examples: NDArray[np.object_] | None = None
+    written: bool = False
+
+
+def as_objects(values: Sequence[object]) -> NDArray[np.object_]:
+    """``[n]`` of ``values`` as they are: texts or rows for :class:`Answers`."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 class Metric(ABC):
@@ -40,8 +54,17 @@ class Metric(ABC):
     higher_is_better: bool = True
     #: True where it cannot be had from answers without probabilities.
     needs_probabilities: bool = False
-    #: True where every classification (or regression) run stores it, whatever the task asks for.
+    #: True where every run on a task of its kinds stores it, whatever the task asks for.
     always: bool = False
+    #: True where it says something of freely written answers only, and is stored for those.
+    of_written: bool = False
+
+    def require(self) -> None:
+        """Say, before anything is trained, what is not installed.
+
+        Raises:
+            ConfigError: a library that the metric needs is missing; the message has the command that installs it.
+        """
 
     @abstractmethod
     def compute(self, answers: Answers) -> float:

@@ -141,6 +141,12 @@ def mcc(matrix: Floats) -> Floats:
     return _divide(together, np.sqrt(spread))
 
 
+def f1_but_first(matrix: Floats) -> Floats:
+    """Mean F1 of all classes but the first, as SemEval scores stance: against and favor, not none."""
+    mean: Floats = f1(matrix)[..., 1:].mean(-1)
+    return mean
+
+
 def macro(of_class: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
     """The mean over the classes that are in the gold answers or claimed."""
 
@@ -166,6 +172,7 @@ plugins = (
     OfConfusion("balanced_accuracy", "mean recall over the classes", balanced_accuracy),
     OfConfusion("mcc", "Matthews' correlation coefficient", mcc, always=False),
     OfConfusion("f1", "F1 of class 1, for two classes", binary_f1, always=False),
+    OfConfusion("macro_f1_but_first", "F1, mean over all classes but the first", f1_but_first, always=False),
     OfConfusion("macro_precision", "precision, mean over classes", macro(precision)),
     OfConfusion("macro_recall", "recall, mean over classes", macro(recall)),
     OfConfusion("macro_f1", "F1, mean over classes", macro(f1)),

@@ -83,6 +83,7 @@ class Task(ABC):
         version: raised when rows, splits or rendering change, so that old runs are not mistaken for new ones.
         metrics: names of metrics to compute; the first is the primary one.
         prompts: ways of putting a row to a language model; the first is the default.
+        trainable: ``False`` for rows that are only for looking at, with ``--also-evaluate``.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Task(ABC):
     metrics: tuple[str, ...]
     hub_id: str | None = None
     prompts: tuple[Prompt, ...] = ()
+    trainable: bool = True
 
     @abstractmethod
     def load(self, config: TaskConfig, access: DataAccess) -> TaskData:

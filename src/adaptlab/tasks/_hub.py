@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import repeat
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaptlab.config import TaskConfig
@@ -15,14 +14,19 @@ from adaptlab.tasks._table import Table
 
 
 class HubTask(Task):
-    """A classification or regression task over one data set, as the hub names it. See docs/adding-a-task.md.
+    """A task over one data set, as the hub names it: classification, regression, or one text from another.
+
+    See docs/adding-a-task.md; rows with options of their own override ``examples``.
 
     Attributes:
         hub_id: e.g. ``"nyu-mll/glue"``.
         hub_config: the data set's configuration, e.g. ``"sst2"``.
         revision: branch, tag or commit; ``None`` takes the newest and the record says which that was.
         text_columns: one or two columns.
-        labels: names of the classes in the order of their indices, as the source has them; empty for regression.
+        labels: names of the classes in the order of their indices, as the source has them; empty without classes.
+        renamed: the task's label for a class that the source calls otherwise; several may become one.
+        group_columns: columns whose values name parts of the set that are scored apart.
+        train_split: ``None`` where the data set is only for looking at.
         validation_split: ``None`` where the data set has none: a part of the training rows then selects.
         test_split: ``None`` where the data set has none or its labels are not public.
         more_splits: evaluation sets that are reported besides, where the source has them.
@@ -34,7 +38,9 @@ class HubTask(Task):
     text_columns: tuple[str, ...]
     label_column: str = "label"
     labels: tuple[str, ...] = ()
-    train_split: str = "train"
+    renamed: Mapping[str, str] = {}
+    group_columns: tuple[str, ...] = ()
+    train_split: str | None = "train"
     validation_split: str | None = "validation"
     test_split: str | None = None
     more_splits: tuple[str, ...] = ()
@@ -42,6 +48,10 @@ class HubTask(Task):
     def load(self, config: TaskConfig, access: DataAccess) -> TaskData:
         """Read the rows from the data root or the hub, divide them and take the subsets asked for."""
         refuse_file_options(self.name, config)
+        if self.train_split is None:
+            raise ConfigError(
+                f"The task '{self.name}' has no training rows: give it with --also-evaluate, beside another --task."
+            )
         needed = [split for split in (self.train_split, self.validation_split, self.test_split) if split]
         found = find_rows(Address(self.hub_id, self.hub_config, self.revision), needed, self.more_splits, access)
         rows = {split: self.examples(split, table) for split, table in found.tables.items()}
@@ -78,10 +88,17 @@ class HubTask(Task):
             if None in column:
                 raise DataError(f"{self.name}: row {column.index(None) + 1} of {split} has no {name}.")
         texts: Sequence[tuple[str, ...]] = list(zip(*columns, strict=True))
+        groups = self.groups(split, table)
         return [
-            Example(f"{name}/{place}", text, label)
-            for name, place, text, label in zip(repeat(split), range(len(texts)), texts, labels, strict=False)
+            Example(f"{split}/{place}", text, label, groups=group)
+            for place, (text, label, group) in enumerate(zip(texts, labels, groups, strict=True))
         ]
+
+    def groups(self, split: str, table: Table) -> Sequence[tuple[str, ...]]:
+        """Each row's parts of the set: the values of ``group_columns``."""
+        if not self.group_columns:
+            return [()] * len(table)
+        return list(zip(*(self._column(split, table, name) for name in self.group_columns), strict=True))
 
     def _column(self, split: str, table: Table, name: str) -> list[Any]:
         if name not in table.columns:
@@ -89,22 +106,29 @@ class HubTask(Task):
             raise DataError(f"{self.name}: {split} has no column '{name}': it has {there}.")
         return table.columns[name]
 
-    def _labels(self, split: str, table: Table) -> list[int | float]:
+    def _labels(self, split: str, table: Table) -> Sequence[int | float | str]:
         column = self._column(split, table, self.label_column)
+        if self.kind == "generation":
+            bad = next((i for i, value in enumerate(column) if not value), None)
+            if bad is not None:
+                raise DataError(f"{self.name}: row {bad + 1} of {split} has no {self.label_column}.")
+            return column
         if self.kind == "regression":
             bad = next((i for i, value in enumerate(column) if value is None or value != value), None)
             if bad is not None:
                 raise DataError(f"{self.name}: row {bad + 1} of {split} has no label.")
             return [float(value) for value in column]
-        names = table.class_names.get(self.label_column, self.labels)
+        stored = table.class_names.get(self.label_column, self.labels)
+        names = [self.renamed.get(name, name) for name in stored]
         if set(names) != set(self.labels):
             raise DataError(
                 f"{self.name}: the classes of {split} are {', '.join(names)}, not {', '.join(self.labels)} as the task "
                 "has them: the source has changed, so the task needs a new version."
             )
         # Sources store either the class's index, in their own order, or its name.
-        index = {i: self.labels.index(name) for i, name in enumerate(names)}
-        index |= {name: i for i, name in enumerate(self.labels)}  # type: ignore[misc]
+        index: dict[int | str, int] = {i: self.labels.index(name) for i, name in enumerate(names)}
+        index |= {name: i for i, name in enumerate(self.labels)}
+        index |= {name: self.labels.index(new) for name, new in self.renamed.items()}
         try:
             return [index[value] for value in column]
         except (KeyError, TypeError):

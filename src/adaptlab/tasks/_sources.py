@@ -90,6 +90,11 @@ def _joined(tables: list[Table]) -> Table:
 
 
 def _from_hub(address: Address, needed: Sequence[str], wanted: Sequence[str], access: DataAccess) -> Found:
+    if "/" not in address.hub_id:
+        raise HubError(
+            f"{address} is not on the hub: give --data-root DIR (or set {DATA_ROOT}) with {address}/<split>.parquet "
+            "in it."
+        )
     import datasets
     import huggingface_hub
 

@@ -98,11 +98,20 @@ class Mnli(Glue):
     text_columns = ("premise", "hypothesis")
     labels = NLI_LABELS
     validation_split = "validation_matched"
-    more_splits = ("validation_mismatched",)
+    more_splits: tuple[str, ...] = ("validation_mismatched",)
     prompts = (
         *nli_prompts("premise", "hypothesis", labels),
         Prompt(name="t5", template="mnli hypothesis: {hypothesis} premise: {premise}", answers=labels),
     )
+
+
+class MnliMismatched(Mnli):
+    """MNLI, judged on genres that its training rows do not have."""
+
+    name = "mnli-mismatched"
+    summary = "MNLI, judged on genres that training does not have; 3 classes, 392,702 training rows"
+    validation_split = "validation_mismatched"
+    more_splits = ()
 
 
 class Qnli(Glue):
@@ -142,4 +151,4 @@ class Wnli(Glue):
     )
 
 
-plugins = (Cola(), Sst2(), Mrpc(), Qqp(), Stsb(), Mnli(), Qnli(), Rte(), Wnli())
+plugins = (Cola(), Sst2(), Mrpc(), Qqp(), Stsb(), Mnli(), MnliMismatched(), Qnli(), Rte(), Wnli())
