@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptlab.errors import ConfigError, StudyError
-from adaptlab.report import terminal_table, write_report
+from adaptlab.report import read_studies, write_report
 from tests.report.build import METHODS, TASKS, Run, build_study, damage
 
 
@@ -17,10 +17,12 @@ def test_a_report_stands_in_its_study(tmp_path: Path) -> None:
     study = build_study(tmp_path / "study", predictions=False)
     paths = write_report([study])
     files = sorted(path.name for path in (study / "report").iterdir())
-    assert files == ["index.html", "results.csv", "results.md", "results.tex"]
+    tables = ["methods.csv", "pairs.csv", "results.csv", "results.md", "results.tex", "summary.json"]
+    assert files == ["index.html", *tables]
     assert paths.page == study / "report" / "index.html"
     assert paths.figures == ()
-    assert {paths.csv.name, paths.markdown.name, paths.latex.name} == set(files) - {"index.html"}
+    written = (paths.csv, paths.methods, paths.pairs, paths.summary, paths.markdown, paths.latex)
+    assert sorted(path.name for path in written) == tables
 
 
 def test_the_same_records_give_the_same_files(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_folder_that_is_no_study_is_left_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(StudyError):
         write_report([tmp_path])
     with pytest.raises(StudyError):
-        terminal_table(tmp_path)
+        read_studies([tmp_path])
     assert list(tmp_path.iterdir()) == []
 
 

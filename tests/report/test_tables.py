@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from adaptlab.report.markup import latex, latex_text, markdown
 from adaptlab.report.select import Selection, read_studies
-from adaptlab.report.tables import latex, latex_text, markdown, results_csv, results_grid, terminal_table
+from adaptlab.report.sheets import methods_csv, pairs_csv, results_csv
+from adaptlab.report.summary import summary
+from adaptlab.report.tables import results_grid
+from adaptlab.report.terminal import terminal_report
 from tests.report.build import METHODS, OTHER_MACHINE, Run, build_study, damage, diverged, out_of_memory, score_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,7 +33,7 @@ def check_golden(name: str, text: str) -> None:
 
 def shown(folder: Path, width: int = 120) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(terminal_table(folder))
+    console.print(terminal_report(read_studies([folder])))
     written: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in written.splitlines()) + "\n"
 
@@ -46,7 +50,7 @@ def test_the_latex_table(selection: Selection) -> None:
     check_golden("results.tex", latex(selection))
 
 
-def test_the_best_mean_of_each_task_is_bold(selection: Selection) -> None:
+def test_the_best_and_what_is_tied_with_it_is_bold(selection: Selection) -> None:
     grid = results_grid(selection)
     titled = [
         (line[0].text, column.title, entry)
@@ -54,7 +58,9 @@ def test_the_best_mean_of_each_task_is_bold(selection: Selection) -> None:
         for column, entry in zip(grid.columns, line, strict=True)
     ]
     best = {(method, title) for method, title, entry in titled if entry.best}
-    assert best == {("lora", "mrpc f1"), ("full", "sst2 accuracy"), ("lora", "mean of tasks")}
+    tied = {(method, "sst2 accuracy") for method in ("full", "lora", "ia3")}
+    assert best == {("lora", "mrpc f1"), *tied, ("lora", "mean of tasks")}
+    assert any("full on mrpc, ia3 on mrpc" in note and "too few seeds" in note for note in grid.notes)
 
 
 def test_one_seed_is_said_and_never_given_a_spread(tmp_path: Path) -> None:
@@ -149,3 +155,25 @@ def test_markup_in_a_label_stays_text(tmp_path: Path) -> None:
     assert "a\\|b \\*\\*c\\*\\* \\<b\\>" in markdown(read)
     assert latex_text(label) in latex(read)
     assert latex_text("$\\alpha_1$ & 5 %") == r"\$\textbackslash{}alpha\_1\$ \& 5 \%"
+
+
+def test_methods_and_pairs_have_a_line_each(selection: Selection) -> None:
+    found = summary(selection)
+    methods = list(csv.DictReader(io.StringIO(methods_csv(found))))
+    assert [line["method"] for line in methods if line["task"] == "sst2"] == ["full", "lora", "ia3", "bitfit", "head"]
+    assert [line["standing"] for line in methods[5:10]] == ["best", "tied", "tied", "worse", "worse"]
+    assert [comparison.task for comparison in found.comparisons] == ["mrpc", "sst2", None]
+    full = methods[5]
+    assert float(full["low"]) < float(full["mean"]) < float(full["high"])
+    assert float(full["train_seconds@cpu-2-2.13.0"]) == pytest.approx(31, rel=0.03)
+    pairs = list(csv.DictReader(io.StringIO(pairs_csv(found))))
+    assert len(pairs) == 30
+    bitfit = next(line for line in pairs if (line["task"], line["first"], line["second"]) == ("sst2", "bitfit", "full"))
+    assert bitfit["methods.differ"] == "True"
+    assert float(bitfit["methods.adjusted_p"]) > float(bitfit["methods.p"])
+    assert bitfit["models.test"] == "McNemar, mid-p"
+    open_pair = next(
+        line for line in pairs if (line["task"], line["first"], line["second"]) == ("mrpc", "bitfit", "full")
+    )
+    assert (open_pair["methods.p"], open_pair["methods.differ"]) == ("", "")
+    assert "too few seeds" in open_pair["methods.reason"]

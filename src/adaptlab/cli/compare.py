@@ -89,14 +89,14 @@ def run_study(study: StudyConfig, out: Path, output: Output) -> None:
 def show_result(result: StudyResult, output: Output) -> None:
     """Notes on stderr; on stdout the table and, alone on the last line, the page's path."""
     from adaptlab.cli.progress import counted
-    from adaptlab.report import terminal_table
+    from adaptlab.report import read_studies, terminal_report
 
     for warning in result.warnings:
         output.note(f"Note: {warning}")
     if result.skipped:
         output.note(f"{counted(len(result.skipped), 'run')} had been done before and did not run again.")
     output.document(_document(result))
-    output.show(terminal_table(result.folder))
+    output.show(terminal_report(read_studies([result.folder])))
     for reason, names in _failures(result).items():
         output.note(f"{counted(len(names), 'run')} {reason}: {', '.join(names)}")
     if result.page is not None:

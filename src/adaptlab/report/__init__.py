@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from adaptlab.errors import ConfigError
+from adaptlab.report.markup import latex, markdown
 from adaptlab.report.page import page
 from adaptlab.report.select import RunRow, Selection, read_studies
-from adaptlab.report.tables import latex, markdown, results_csv, terminal_table
+from adaptlab.report.sheets import methods_csv, pairs_csv, results_csv
+from adaptlab.report.summary import ReportSummary, as_json, summary
+from adaptlab.report.terminal import terminal_report
 from adaptlab.runs.files import cannot_write, write_atomically
 
-__all__ = ["ReportPaths", "RunRow", "Selection", "read_studies", "terminal_table", "write_report"]
+__all__ = [
+    "ReportPaths",
+    "ReportSummary",
+    "RunRow",
+    "Selection",
+    "as_json",
+    "read_studies",
+    "summary",
+    "terminal_report",
+    "write_report",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportPaths:
-    """Where a report's files are. ``figures`` are SVG, PNG and PDF; none unless they were asked for."""
+    """Where a report's files are: the page, tables, and every number behind them.
+
+    Attributes:
+        csv: a line per run; ``methods`` a line per method and task, ``pairs`` a line per pair of methods.
+        summary: what the page and the answer are made from, as JSON.
+        figures: SVG, PNG and PDF; none unless they were asked for.
+    """
 
     page: Path
     csv: Path
+    methods: Path
+    pairs: Path
+    summary: Path
     markdown: Path
     latex: Path
     figures: tuple[Path, ...] = ()
@@ -50,12 +73,19 @@ def write_report(study_folders: Sequence[Path], *, out: Path | None = None, figu
     paths = ReportPaths(
         page=folder / "index.html",
         csv=folder / "results.csv",
+        methods=folder / "methods.csv",
+        pairs=folder / "pairs.csv",
+        summary=folder / "summary.json",
         markdown=folder / "results.md",
         latex=folder / "results.tex",
         figures=_figures(selection, folder) if figures else (),
     )
+    found = summary(selection)
     for path, text in (
         (paths.csv, results_csv(selection.rows)),
+        (paths.methods, methods_csv(found)),
+        (paths.pairs, pairs_csv(found)),
+        (paths.summary, json.dumps(as_json(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
         (paths.markdown, markdown(selection)),
         (paths.latex, latex(selection)),
         (paths.page, page(selection)),

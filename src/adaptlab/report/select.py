@@ -99,9 +99,9 @@ class RunRow:
         return Curve() if self.folder is None else _read_curve(self.folder, self.study)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
-    """The rows of one or several studies, in the order of their names.
+    """The rows of one or several studies, in the order of their names. Equal only to itself.
 
     ``problems`` are files that could not be used; ``waiting`` names the runs that have a folder but no record yet.
     """

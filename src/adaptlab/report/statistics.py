@@ -202,13 +202,3 @@ def _rank(row: AcrossTasks, tasks: list[str], sign: int) -> tuple[int, float, st
         if cell is not None and cell.score is not None and math.isfinite(cell.score.mean):
             return (1, (-1 if cell.higher_is_better else 1) * cell.score.mean, row.method, row.model)
     return (2, 0.0, row.method, row.model)
-
-
-def best_variants(variants: Sequence[AcrossTasks], task: str) -> set[Variant]:
-    """Variants with the best mean on ``task`` (several only when exactly equal)."""
-    found = [row.cells[task] for row in variants if task in row.cells]
-    means = {cell.variant: cell.score.mean for cell in found if cell.score and math.isfinite(cell.score.mean)}
-    if not means:
-        return set()
-    best = max(means.values()) if found[0].higher_is_better else min(means.values())
-    return {variant for variant, mean in means.items() if mean == best}

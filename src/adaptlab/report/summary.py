@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from adaptlab.report.comparison import Comparison, Contender
@@ -53,8 +53,9 @@ class ReportSummary:
         return self._contenders.get((task, model, method, setting))
 
 
+@lru_cache(maxsize=1)
 def summary(selection: Selection) -> ReportSummary:
-    """The summary of ``selection``."""
+    """The summary of ``selection``; the last one is kept, as the answer, the tables and the page all ask for it."""
     return ReportSummary(selection)
 
 

@@ -1,24 +1,17 @@
-"""The results as tables: one grid of texts, written for the terminal, Markdown and LaTeX; and every figure as CSV."""
+"""The results as one grid of texts, which the terminal, Markdown, LaTeX and the page write in their own ways."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from adaptlab.report.select import RunRow, Selection, read_studies
-from adaptlab.report.statistics import AcrossTasks, Cell, Summary, across_tasks, best_variants
+from adaptlab.report.comparison import Comparison, Contender
+from adaptlab.report.costs import costs_of
+from adaptlab.report.select import RunRow, Selection
+from adaptlab.report.statistics import AcrossTasks, Cell, Summary, across_tasks
+from adaptlab.report.summary import ReportSummary, summary
 
 NOTHING = "-"
 
@@ -33,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A field of the grid. ``value`` is what the text says as a number, for sorting."""
+    """A field of the grid. ``value`` is what the text says as a number, for sorting; ``best`` what is set in bold."""
 
     text: str
     value: float | None = None
@@ -54,41 +47,47 @@ class Grid:
     left_out: tuple[str, ...]
 
 
+#: Costs with a column of their own, where any run has them: name in the record, title, unit.
+_COSTS = (
+    ("train_flops", "training TFLOP", 1e12),
+    ("train_seconds", "training s", 1.0),
+    ("peak_memory_bytes", "peak MB", 1e6),
+)
+
+
 def results_grid(selection: Selection) -> Grid:
-    """One line per (model, method, setting), best first; one column per task; best means marked."""
-    rows = selection.rows
+    """One line per (model, method, setting), best first; one column per task; bold is the best and what is tied."""
+    rows, found = selection.rows, summary(selection)
     tasks = sorted({row.task for row in rows})
     variants = across_tasks(rows)
     machines = machine_letters(rows)
     axes = sorted({axis for row in rows for axis in row.setting})
     several_models = len({row.model for row in rows}) > 1
+    costs = [cost for cost in _COSTS if any(row.status == "finished" and getattr(row.cost, cost[0]) for row in rows)]
     columns = [Column("model")] if several_models else []
     columns += [Column("method"), *(Column(axis.replace("_", " "), number=True) for axis in axes)]
     columns += [Column(_task_title(task, variants), number=True) for task in tasks]
     columns += [Column("mean of tasks", number=True)] if len(tasks) > 1 else []
-    columns += [Column(title, number=True) for title in ("trained parameters", "head parameters", "training s")]
-    columns += [Column("runs finished")]
-    best = {task: best_variants(variants, task) for task in tasks}
-    best_mean = max((v.mean.mean for v in variants if v.mean), default=None, key=_direction(variants))
+    titles = ["trained parameters", "head parameters", *(title for _, title, _ in costs)]
+    columns += [*(Column(title, number=True) for title in titles), Column("runs finished")]
     lines = []
     for variant in variants:
         line = [Entry(variant.model)] if several_models else []
         line += [Entry(variant.method)]
         line += [_setting_entry(dict(variant.setting).get(axis)) for axis in axes]
-        for task in tasks:
-            line.append(_score_entry(variant.cells.get(task), best[task]))
+        line += [_score_entry(variant.cells.get(task), _in_bold(found, variant, task)) for task in tasks]
         if len(tasks) > 1:
-            line.append(_mean_entry(variant, best_mean))
+            line.append(_mean_entry(variant, _in_bold(found, variant, None)))
         line += [_count_entry(variant, "trainable"), _count_entry(variant, "head")]
-        line += [_seconds_entry(variant.runs, machines), _runs_entry(variant.runs)]
-        lines.append(tuple(line))
+        line += [_cost_entry(variant.runs, machines, name, unit) for name, _, unit in costs]
+        lines.append((*line, _runs_entry(variant.runs)))
     left_out = tuple(f"Left out, {problem.file}: {problem.reason}." for problem in selection.problems)
     return Grid(tuple(columns), tuple(lines), tuple(_notes(selection, variants, machines)), left_out)
 
 
-def _direction(variants: Sequence[AcrossTasks]) -> Any:
-    lower = any(not cell.higher_is_better for variant in variants for cell in variant.cells.values())
-    return (lambda mean: -mean) if lower else (lambda mean: mean)
+def _in_bold(found: ReportSummary, variant: AcrossTasks, task: str | None) -> bool:
+    contender = found.contender(task, variant.model, variant.method, variant.setting)
+    return contender is not None and contender.standing in ("best", "tied")
 
 
 def _task_title(task: str, variants: Iterable[AcrossTasks]) -> str:
@@ -105,7 +104,7 @@ def _setting_entry(value: str | None) -> Entry:
         return Entry(value)
 
 
-def _score_entry(cell: Cell | None, best: set[Any]) -> Entry:
+def _score_entry(cell: Cell | None, bold: bool) -> Entry:
     if cell is None:
         return Entry("not run", problem=True)
     if cell.score is None:
@@ -113,16 +112,16 @@ def _score_entry(cell: Cell | None, best: set[Any]) -> Entry:
     text = score_text(cell.score)
     if 1 < cell.score.n < len(cell.runs):
         text += f" (n={cell.score.n})"
-    return Entry(text, cell.score.mean, best=cell.variant in best)
+    return Entry(text, cell.score.mean, best=bold)
 
 
-def _mean_entry(variant: AcrossTasks, best: float | None) -> Entry:
+def _mean_entry(variant: AcrossTasks, bold: bool) -> Entry:
     if variant.mean is None:
         return Entry("incomplete", problem=True)
     text = score_text(variant.mean)
     if variant.missing and variant.mean.n > 1:
         text += f" (n={variant.mean.n})"
-    return Entry(text, variant.mean.mean, best=variant.mean.mean == best)
+    return Entry(text, variant.mean.mean, best=bold)
 
 
 def _count_entry(variant: AcrossTasks, which: str) -> Entry:
@@ -133,18 +132,17 @@ def _count_entry(variant: AcrossTasks, which: str) -> Entry:
     return Entry(f"{low:,}" if low == high else f"{low:,} to {high:,}", high)
 
 
-def _seconds_entry(runs: Sequence[RunRow], machines: Mapping[str, str]) -> Entry:
-    """Mean seconds of a finished run; machines apart, for their clocks do not compare."""
-    seconds: dict[str, list[float]] = {fingerprint: [] for fingerprint in machines}
-    for run in runs:
-        if run.status == "finished" and run.cost.train_seconds is not None:
-            seconds[run.environment.fingerprint].append(run.cost.train_seconds)
-    means = {fingerprint: statistics.fmean(found) for fingerprint, found in seconds.items() if found}
+def _cost_entry(runs: Sequence[RunRow], machines: Mapping[str, str], name: str, unit: float) -> Entry:
+    """Mean of a finished run; of what depends on the machine one figure each, for they do not compare."""
+    figures = [figure for figure in costs_of(runs) if figure.name == name]
+    if not figures:
+        return Entry(NOTHING)
+    letters = [machines.get(figure.machine or "") for figure in figures]
     texts = [
-        seconds_text(mean) + (f" ({machines[fingerprint]})" if machines[fingerprint] else "")
-        for fingerprint, mean in means.items()
+        seconds_text(figure.mean / unit) + (f" ({letter})" if letter else "")
+        for figure, letter in zip(figures, letters, strict=True)
     ]
-    return Entry(" / ".join(texts), next(iter(means.values()))) if means else Entry(NOTHING)
+    return Entry(" / ".join(texts), figures[0].mean / unit)
 
 
 def _runs_entry(runs: Sequence[RunRow]) -> Entry:
@@ -213,8 +211,8 @@ def _notes(selection: Selection, variants: Sequence[AcrossTasks], machines: Mapp
     else:
         notes = [
             "Scores are means ± sample standard deviation over seeds, on rows that neither trained nor selected "
-            "anything; n=1 is a single run, whose spread is unknown. Bold marks the best mean; whether it differs from "
-            "the next is not tested here."
+            "anything; n=1 is a single run, whose spread is unknown.",
+            *_what_bold_means(summary(selection).comparisons),
         ]
         if any(variant.missing for variant in variants) and len({row.task for row in rows}) > 1:
             notes.append("The mean of tasks is formed per seed, from seeds that have every task. " + _missing(variants))
@@ -228,6 +226,44 @@ def _notes(selection: Selection, variants: Sequence[AcrossTasks], machines: Mapp
     return notes
 
 
+def _what_bold_means(comparisons: Sequence[Comparison]) -> list[str]:
+    scored = [comparison for comparison in comparisons if comparison.best is not None]
+    tested = [
+        comparison for comparison in scored if any(c.standing in ("tied", "worse") for c in comparison.contenders)
+    ]
+    if not tested:
+        reasons = {
+            c.reason for comparison in scored for c in comparison.contenders if c.standing == "open" and _mean(c)
+        }
+        why = f": {'; '.join(sorted(reason for reason in reasons if reason))}" if any(reasons) else ""
+        return [f"Bold marks the best mean; no method is tested against another{why}."]
+    apart = (
+        " Lines are compared with those of the same model and amount of data."
+        if len({(comparison.model, comparison.condition) for comparison in comparisons}) > 1
+        else ""
+    )
+    notes = [
+        "Bold marks the best mean and every method that is not shown to differ from it (t over seeds and rows, Holm's "
+        f"correction over all pairs of a column, 5 %); tied is not equal.{apart}"
+    ]
+    return notes + _not_tested(scored)
+
+
+def _not_tested(comparisons: Sequence[Comparison]) -> list[str]:
+    """Who has a mean but no standing, by the reason."""
+    names: dict[str, list[str]] = {}
+    for comparison in comparisons:
+        for contender in comparison.contenders:
+            if contender.standing == "open" and contender.reason and _mean(contender):
+                where = "the mean of tasks" if comparison.task is None else comparison.task
+                names.setdefault(contender.reason, []).append(f"{contender.name} on {where}")
+    return [f"Neither tied nor worse, as {reason}: {', '.join(found)}." for reason, found in names.items()]
+
+
+def _mean(contender: Contender) -> bool:
+    return contender.score is not None and math.isfinite(contender.score.mean)
+
+
 def _missing(variants: Sequence[AcrossTasks]) -> str:
     gaps = [
         f"{' '.join([variant.method, *(f'{axis}={value}' for axis, value in variant.setting)])} lacks "
@@ -236,135 +272,3 @@ def _missing(variants: Sequence[AcrossTasks]) -> str:
         if variant.missing
     ]
     return "; ".join(gaps) + "."
-
-
-def terminal_table(folder: Path) -> Table:
-    """The results of the study in ``folder`` for a terminal.
-
-    Raises:
-        StudyError: ``folder`` is not a study.
-    """
-    selection = read_studies([folder])
-    grid = results_grid(selection)
-    notes = Text("\n".join(grid.notes + grid.left_out))
-    table = Table(title=Text(" + ".join(selection.studies)), box=box.SIMPLE_HEAD, title_justify="left")
-    if not grid.lines:
-        table.add_column()
-        table.add_row(notes)
-        return table
-    table.caption, table.caption_justify = notes, "left"
-    for column in grid.columns:
-        table.add_column(Text(column.title), justify="right" if column.number else "left", overflow="fold")
-    for line in grid.lines:
-        table.add_row(*(Text(entry.text, style=_style(entry)) for entry in line))
-    return table
-
-
-def _style(entry: Entry) -> str:
-    return "bold" if entry.best else "red" if entry.problem else ""
-
-
-def markdown(selection: Selection) -> str:
-    """The results as a Markdown table with its notes."""
-    grid = results_grid(selection)
-    lines = [f"# {_markdown_text(' + '.join(selection.studies))}", ""]
-    if grid.lines:
-        lines.append(_markdown_line(_markdown_text(column.title) for column in grid.columns))
-        lines.append(_markdown_line("---:" if column.number else ":---" for column in grid.columns))
-        for entries in grid.lines:
-            texts = [(_markdown_text(entry.text), entry.best) for entry in entries]
-            lines.append(_markdown_line(f"**{text}**" if best else text for text, best in texts))
-        lines.append("")
-    return "\n".join(lines) + "\n" + "\n\n".join(_markdown_text(note) for note in grid.notes + grid.left_out) + "\n"
-
-
-def _markdown_line(texts: Iterable[str]) -> str:
-    return f"| {' | '.join(texts)} |"
-
-
-def _markdown_text(text: str) -> str:
-    flat = " ".join(text.split())
-    for character in "\\|*_<>[]&":
-        flat = flat.replace(character, "&amp;" if character == "&" else f"\\{character}")
-    return flat
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
-
-
-def latex(selection: Selection) -> str:
-    """The results as a LaTeX ``table`` for the package booktabs, its notes as a caption."""
-    grid = results_grid(selection)
-    if not grid.lines:
-        return "".join(f"% {' '.join(note.split())}\n" for note in grid.notes + grid.left_out)
-    shape = "".join("r" if column.number else "l" for column in grid.columns)
-    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{shape}}}", r"\toprule"]
-    lines.append(" & ".join(latex_text(column.title) for column in grid.columns) + r" \\")
-    lines.append(r"\midrule")
-    for entries in grid.lines:
-        texts = [(latex_text(entry.text), entry.best) for entry in entries]
-        lines.append(" & ".join(rf"\textbf{{{text}}}" if best else text for text, best in texts) + r" \\")
-    caption = " ".join(latex_text(note) for note in grid.notes + grid.left_out)
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
-
-
-def latex_text(text: str) -> str:
-    """``text`` with every character that LaTeX would interpret escaped, on one line."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-
-
-def results_csv(rows: Sequence[RunRow]) -> str:
-    """One line per run with every figure; columns are the paths of record.json, joined by dots.
-
-    A text that a spreadsheet would run as a formula is preceded by an apostrophe.
-    """
-    lines = [_csv_line(row) for row in rows]
-    found = dict.fromkeys(column for line in lines for column in line)
-    sections = list(dict.fromkeys(column.partition(".")[0] for column in found))
-    columns = sorted(found, key=lambda column: sections.index(column.partition(".")[0]))  # stable inside a section
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns or ["run"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({column: _csv_value(value) for column, value in line.items()} for line in lines)
-    return out.getvalue()
-
-
-def _csv_line(row: RunRow) -> dict[str, Any]:
-    names: dict[str, Any] = {"study": row.study, "name": row.name, "id": row.id, "status": row.status, "task": row.task}
-    names |= {"model": row.model, "method": row.method, "seed": row.seed, "data_seed": row.data_seed}
-    nested = {
-        "primary": row.primary.model_dump() if row.primary else {},
-        "metrics": row.metrics,
-        "parameters": row.parameters.model_dump() if row.parameters else {},
-        "cost": row.cost.model_dump(),
-        "config": row.resolved,
-        "data": row.data.model_dump() if row.data else {},
-        "training": row.training,
-        "environment": row.environment.model_dump(),
-        "engine": row.engine,
-        "started": row.started,
-        "ended": row.ended,
-        "warnings": list(row.warnings),
-        "error": row.error.model_dump(exclude={"traceback"}) if row.error else {},
-    }
-    return names | dict(_paths(nested))
-
-
-def _paths(nested: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in nested.items():
-        if isinstance(value, Mapping) and f"{prefix}{key}" != "config.method.options":
-            yield from _paths(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _csv_value(value: Any) -> Any:
-    if isinstance(value, (list, tuple, dict)):
-        value = json.dumps(value, ensure_ascii=False) if value else ""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return value
