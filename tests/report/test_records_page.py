@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +26,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         inner = _model_in(field.annotation)
         if inner is not RunConfig and inner is not None:
             yield from fields(inner, f"{path}.")
-        if inner is None or prefix == "" or inner is RunConfig:
+        if inner is None or prefix == "" or inner is RunConfig or get_origin(field.annotation) is tuple:
             yield path
 
 
