@@ -138,19 +138,12 @@ def saved_shapes(model: nn.Module, layout: Layout, method: Method, setup: Setup)
     Empty where the method looks at weights while it is attached, which a model without them cannot give.
     """
     import torch
-    from peft import PeftModel, get_peft_model_state_dict
 
     try:
         with torch.device("meta"):
-            attached = method.attach(copy.deepcopy(model), layout, setup)
+            tensors = method.saved(method.attach(copy.deepcopy(model), layout, setup))
     except (NotImplementedError, RuntimeError):  # a copy or a question of a tensor that has no numbers
         return {}
-    tensors: dict[str, Any] = dict(attached.trained)
-    wrapped = attached.model
-    if isinstance(wrapped, PeftModel):  # which also saves fixed projections, and a frozen head
-        tensors |= get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    else:
-        tensors |= {name: parameter for name, parameter in wrapped.named_parameters() if name in layout.head}
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 

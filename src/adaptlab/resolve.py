@@ -81,13 +81,13 @@ class Resolver:
             AdaptlabError: the model, the data or an option is not usable.
         """
         model_config = self._model_config(run.model)
-        max_length = _max_length(run.task, model_config, run.model.id)
         data = self._task_data(run.task)
         prompt = prompt_in_use(run, data)
         for name in data.metrics:
             metrics.get(name).require()
         method = methods.get(run.method.name)
-        options = method.Config(**run.method.options).model_dump(mode="json")
+        settings = method.Config(**run.method.options)
+        max_length = _max_length(run, model_config, method.virtual_tokens(settings))
         per_epoch = math.ceil(len(data.train) / run.training.batch_size)
         steps = run.training.steps or math.ceil(run.training.epochs * per_epoch)
         rate = run.training.learning_rate
@@ -96,7 +96,7 @@ class Resolver:
                 "task": run.task.model_copy(
                     update={"max_length": max_length, "prompt": None if prompt is None else prompt.name}
                 ),
-                "method": MethodConfig(**{**run.method.model_dump(), "options": options}),
+                "method": MethodConfig(**{**run.method.model_dump(), "options": settings.model_dump(mode="json")}),
                 "training": run.training.model_copy(
                     update={
                         "steps": steps,
@@ -238,15 +238,20 @@ def max_positions(model_config: dict[str, Any]) -> int | None:
     return int(found) - (int(model_config.get("pad_token_id", 1)) + 1 if family in _FROM_PADDING else 0)
 
 
-def _max_length(task: TaskConfig, model_config: dict[str, Any], model: str) -> int:
-    positions = max_positions(model_config)
-    if task.max_length == "auto":
-        return min(positions or _AUTO_MAX_LENGTH, _AUTO_MAX_LENGTH)
-    if positions is not None and task.max_length > positions:
+def _max_length(run: RunConfig, model_config: dict[str, Any], virtual_tokens: int) -> int:
+    """Tokens of a text, whose positions the method's virtual tokens share."""
+    given, positions = run.task.max_length, max_positions(model_config)
+    left = None if positions is None else positions - virtual_tokens
+    taken = f", of which {run.method.name} takes {virtual_tokens}" if virtual_tokens else ""
+    if left is not None and left < 1:
+        raise ConfigError(f"{run.model.id} has {positions} positions{taken}: that leaves no room for a text.")
+    if given == "auto":
+        return min(left or _AUTO_MAX_LENGTH, _AUTO_MAX_LENGTH)
+    if left is not None and given > left:
         raise ConfigError(
-            f"max-length is {task.max_length}, but {model} has {positions} positions: give at most {positions}."
+            f"max-length is {given}, but {run.model.id} has {positions} positions{taken}: give at most {left}."
         )
-    return task.max_length
+    return given
 
 
 def device(wanted: str) -> str:

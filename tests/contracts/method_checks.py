@@ -103,3 +103,12 @@ def saved_numbers(folder: Path) -> int:
             tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118 (not a dict)
             count += sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
     return count
+
+
+def saved_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the safetensors files in ``folder``."""
+    shapes = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+    return shapes

@@ -11,17 +11,18 @@ import torch
 from adaptlab.errors import ConfigError, ModelError
 from adaptlab.methods import registry
 from adaptlab.methods._base import Method
-from tests.contracts.method_checks import LABELS, Bench, bench, differing, saved_numbers, snapshot
+from tests.contracts.method_checks import LABELS, Bench, bench, differing, saved_numbers, saved_shapes, snapshot
 from tests.tiny_models import FAMILIES
 
-#: Methods that rightly refuse a family, and why: these models have no biases outside the head, and PEFT has these
-#: methods for ``nn.Linear`` alone, which GPT-2's ``Conv1D`` is not.
+#: Methods that rightly refuse a family, and why: these models have no biases outside the head, PEFT has these
+#: methods for ``nn.Linear`` alone, which GPT-2's ``Conv1D`` is not, and these models' attention cannot be reached.
 REFUSED = {
     **dict.fromkeys([("bitfit", "modernbert"), ("bitfit", "llama"), ("bitfit", "t5")], "no bias terms"),
     **{
         (name, "gpt2"): f"conv1d layer, and {name} works on linear layers alone"
         for name in ("boft", "c3a", "hra", "loha", "lokr", "miss", "oft", "road", "shira")
     },
+    **{("prefix-tuning", family): "computes its attention itself" for family in ("mpnet", "deberta-v2")},
 }
 
 every_method = pytest.mark.parametrize("method", registry.all(), ids=lambda method: method.name)
@@ -114,7 +115,8 @@ def test_saving_and_loading_gives_the_same_logits(
     assert not torch.equal(bench.logits(other), logits)
     method.load(other, tmp_path / "adapter")
     assert torch.equal(bench.logits(other), logits)
-    assert differing(snapshot(attached.trained.items()), other.trained.items()) == []
+    assert differing(snapshot(method.saved(attached).items()), method.saved(other).items()) == []
+    assert set(other.head) == set(attached.head)
     assert all(p.requires_grad for p in other.trained.values())
 
 
@@ -125,7 +127,12 @@ def test_what_is_saved_is_what_was_trained_once(
     bench = bench_of(family)
     attached = bench.attach(method)
     method.save(attached, tmp_path)
-    assert saved_numbers(tmp_path) == sum(p.numel() for p in attached.trained.values())
+    saved = {name: tuple(tensor.shape) for name, tensor in method.saved(attached).items()}
+    assert saved_shapes(tmp_path) == saved
+    if method.name != "p-tuning":  # whose network is dropped
+        assert saved_numbers(tmp_path) == sum(p.numel() for p in attached.trained.values())
+    else:
+        assert saved_numbers(tmp_path) < sum(p.numel() for p in attached.trained.values())
     for path in tmp_path.glob("*.json"):
         assert str(tmp_path.parent) not in path.read_text()
         assert "/tmp" not in path.read_text()

@@ -142,6 +142,27 @@ def test_a_method_that_cannot_be_merged_says_so(folder: Path, tmp_path: Path) ->
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning"])
+def test_virtual_tokens_on_a_decoder_are_loaded_by_peft_alone(
+    folder: Path, tiny_model_folder: Callable[[str], Path], method: str, tmp_path: Path
+) -> None:
+    study = adaptlab.study_of(
+        model=str(tiny_model_folder("opt")),
+        task=str(folder / "weather.csv"),
+        methods=[method],
+        seeds=1,
+        steps=2,
+        batch_size=8,
+        dtype="float32",
+        execution={"device": "cpu", "threads": 1, "keep_weights": "all"},
+    )
+    record = adaptlab.train(study, out=tmp_path / "study")
+    done = adaptlab.export(tmp_path / "study" / "runs" / record.name, tmp_path / "out", device="cpu")
+    assert done.document["form"] == "peft"
+    assert done.document["check"]["largest_logit_difference"] < 1e-4
+    assert any("one row at a time" in note for note in done.notes) == (method == "prompt-tuning")
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ConfigError, match="is not empty: give a new or empty folder"):

@@ -79,7 +79,7 @@ def test_the_same_study_elsewhere_gives_the_same_numbers_under_the_same_ids(tiny
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", ["head", "lora", "ia3", "bitfit", "full", "top-layers"])
+@pytest.mark.parametrize("method", ["head", "lora", "ia3", "bitfit", "full", "top-layers", "p-tuning", "prefix-tuning"])
 def test_a_loaded_run_repeats_its_predictions(tiny_study: Build, tmp_path: Path, method: str, dtype: str) -> None:
     study = tiny_study(methods=[method], dtype=dtype)
     record = adaptlab.train(study, out=tmp_path / "study")
@@ -220,6 +220,13 @@ def test_max_length_beyond_the_models_positions(tiny_study: Build, tmp_path: Pat
     with pytest.raises(ConfigError, match="128 positions"):
         adaptlab.compare(tiny_study(max_length=129), out=tmp_path / "study")
     assert not (tmp_path / "study").exists()
+
+
+def test_virtual_tokens_take_positions_from_the_texts(tiny_study: Build, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"128 positions, of which prompt-tuning takes 20: give at most 108"):
+        adaptlab.compare(tiny_study(methods=["prompt-tuning"], max_length=109), out=tmp_path / "study")
+    record = adaptlab.train(tiny_study(methods=["prompt-tuning"]), out=tmp_path / "study")
+    assert record.config.resolved.task.max_length == 108
 
 
 def test_settings_are_all_checked_at_once() -> None:

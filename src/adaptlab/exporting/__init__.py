@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECK_ROWS", "Export", "export"]
 
-#: Rows that an export is checked on, at most.
+#: Rows that an export is checked on, at most; and in one batch.
 CHECK_ROWS = 64
+ROWS_AT_ONCE = 16
 
 _WHAT: dict[Form, str] = {
     "model": "a whole model for transformers",
@@ -113,7 +114,9 @@ def export(
         else:
             forms.save_adapter(folder.adapter, new, _revision(record))
         base.tokenizer.save_pretrained(new)
-        task = _task(form, new, base, record, rows, on)
+        alone = attached.method.alone_in_peft(base.layout) if form == "peft" else None
+        notes += [] if alone is None else [alone]
+        task = _task(form, new, base, record, rows, on) | {"rows_at_once": ROWS_AT_ONCE if alone is None else 1}
         answered = _answer_in_fresh_process(task)
         check = _check(np.array(answered["logits"], dtype=np.float32), expected, regression=regression)
         document |= {

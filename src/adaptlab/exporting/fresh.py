@@ -10,8 +10,6 @@ import json
 import sys
 from typing import Any
 
-_ROWS_AT_ONCE = 16
-
 
 def load(task: dict[str, Any]) -> Any:
     """The model in ``task["folder"]``; ``task["form"]`` is model, peft or adaptlab."""
@@ -57,8 +55,9 @@ def main() -> None:
     model = load(task).to(task["device"]).eval()
     tokenizer = AutoTokenizer.from_pretrained(task["folder"])
     logits: list[list[float]] = []
-    for start in range(0, len(task["texts"]), _ROWS_AT_ONCE):
-        columns = [list(column) for column in zip(*task["texts"][start : start + _ROWS_AT_ONCE], strict=True)]
+    size = task["rows_at_once"]
+    for start in range(0, len(task["texts"]), size):
+        columns = [list(column) for column in zip(*task["texts"][start : start + size], strict=True)]
         batch = tokenizer(*columns, padding=True, truncation=True, max_length=task["max_length"], return_tensors="pt")
         with torch.inference_mode():
             logits += model(**batch.to(task["device"])).logits.float().tolist()

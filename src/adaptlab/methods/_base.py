@@ -131,14 +131,27 @@ class Method(ABC):
         """Write what was trained, head included, as safetensors (in PEFT's own format where PEFT has the method)."""
 
     @abstractmethod
+    def saved(self, attached: Attached) -> dict[str, Tensor]:
+        """The tensors that :meth:`save` writes, by their names in the file; on the meta device if the model is."""
+
+    @abstractmethod
     def load(self, attached: Attached, folder: Path) -> None:
         """Put what :meth:`save` wrote back into ``attached``, which :meth:`attach` made with the same setup.
 
-        So a loaded run is in the same state as a trained one: it can be evaluated, trained on or exported.
+        So a loaded run is in the same state as a trained one: it can be evaluated, trained on or exported. (Where a
+        prompt encoder was dropped, as P-tuning says, ``attached.parameters`` are the prompts themselves from then on.)
 
         Raises:
             ModelError: ``folder`` does not hold every trained parameter in its shape.
         """
+
+    def virtual_tokens(self, options: MethodOptions) -> int:
+        """How many of the model's positions the method takes from each text."""
+        return 0
+
+    def alone_in_peft(self, layout: Layout) -> str | None:
+        """Why plain PEFT answers a row rightly only without others in its batch; ``None`` where it does with them."""
+        return None
 
     def parameter_groups(self, attached: Attached) -> list[ParameterGroup]:
         """Optimiser groups; by default one, with weight decay spared for biases and norms."""

@@ -29,7 +29,7 @@ from adaptlab.methods._selection import (
 from adaptlab.models._base import TARGETABLE, Layer, LayerKind, Layout, fused_notes, resolve_targets, split_targets
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ADAPTER = "default"
 _PREFIX = "base_model.model."
@@ -145,22 +145,23 @@ class PeftMethod(Method):
         shared = self.row.shared_count(options) if self.row.shared_count else 0
         return shared + sum(self.row.count(layout.layer(name), options) for name in names)
 
-    def save(self, attached: Attached, folder: Path) -> None:
+    def saved(self, attached: Attached) -> dict[str, Tensor]:
         from peft import get_peft_model_state_dict
 
-        folder.mkdir(parents=True, exist_ok=True)
         model: Any = attached.model
-        state = get_peft_model_state_dict(model, save_embedding_layers=False)
-        state.update(_adapted_head(model, attached))
-        _save_tensors(state, folder / WEIGHTS_FILE)
-        _write_config(model, folder)
+        return {**get_peft_model_state_dict(model, save_embedding_layers=False), **_adapted_head(model, attached)}
+
+    def save(self, attached: Attached, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _save_tensors(self.saved(attached), folder / WEIGHTS_FILE)
+        _write_config(attached.model, folder)
 
     def load(self, attached: Attached, folder: Path) -> None:
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from peft import set_peft_model_state_dict
 
         model: Any = attached.model
         state = read_weights(folder / WEIGHTS_FILE)
-        wanted = {**get_peft_model_state_dict(model, save_embedding_layers=False), **_adapted_head(model, attached)}
+        wanted = self.saved(attached)
         check_shapes(wanted, state, folder)
         with _quiet_peft():
             set_peft_model_state_dict(model, {name: state[name] for name in wanted})
@@ -197,11 +198,20 @@ class PeftMethod(Method):
         with_head = bool(layout.head) and setup.head != "adapted"
         return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.row.peft_type)](
             # PEFT adds "classifier" and "score" to the head of SEQ_CLS by itself; an adapted head must not be there.
-            task_type="SEQ_CLS" if with_head else None,
+            task_type=task_type(layout, with_head=with_head),
             target_modules=list(names),
             modules_to_save=list(layout.head_modules) if with_head else None,
             **settings,
         )
+
+
+def task_type(layout: Layout, *, with_head: bool) -> str | None:
+    """PEFT's word for what a model does. It adds heads of its own to SEQ_CLS alone."""
+    if with_head:
+        return "SEQ_CLS"
+    if layout.head:
+        return None
+    return {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}.get(layout.kind)
 
 
 def _split(wrapped: Any, layout: Layout) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:

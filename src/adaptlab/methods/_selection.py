@@ -64,13 +64,17 @@ class SelectionMethod(Method):
     def trains_of_base(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         return tuple(name for name in self.chosen(layout, setup) if name in layout.parameters)
 
+    def saved(self, attached: Attached) -> dict[str, Tensor]:
+        named = dict(attached.model.named_parameters())
+        # A frozen head is random: without it the trained numbers mean nothing.
+        return {name: named[name] for name in (*attached.parameters, *attached.layout.head)}
+
     def save(self, attached: Attached, folder: Path) -> None:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        # A frozen head is random: without it the trained numbers mean nothing.
-        names = dict.fromkeys((*attached.parameters, *attached.layout.head))
-        save_file(cpu_copies(dict(attached.model.named_parameters()), names), folder / WEIGHTS_FILE, {"format": "pt"})
+        tensors = self.saved(attached)
+        save_file(cpu_copies(tensors, tensors), folder / WEIGHTS_FILE, {"format": "pt"})
         config = {
             "adaptlab_method": self.name,
             "base_model_name_or_path": public_name(attached.model),
@@ -83,8 +87,7 @@ class SelectionMethod(Method):
         import torch
 
         state = read_weights(folder / WEIGHTS_FILE)
-        named = dict(attached.model.named_parameters())
-        wanted = {name: named[name] for name in (*attached.parameters, *attached.layout.head)}
+        wanted = self.saved(attached)
         check_shapes(wanted, state, folder)
         with torch.no_grad():
             for name, parameter in wanted.items():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptlab.errors import ModelError
 from adaptlab.methods._base import Attached, LearningRates, Setup
 from adaptlab.methods._selection import SelectionMethod
 from adaptlab.models._base import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Full(SelectionMethod):
@@ -20,6 +23,9 @@ class Full(SelectionMethod):
     def chosen(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         head = set(layout.head)
         return tuple(name for name in layout.parameters if name not in head)
+
+    def saved(self, attached: Attached) -> dict[str, Tensor]:
+        return dict(attached.model.named_parameters())
 
     def save(self, attached: Attached, folder: Path) -> None:
         model: Any = attached.model

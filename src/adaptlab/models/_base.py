@@ -26,6 +26,27 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyValues:
+    """The keys and values of one self-attention; those of an encoder-decoder's decoder.
+
+    Attributes:
+        heads: heads of the keys, which may be fewer than the queries'.
+        features: features of each head.
+        reached_by: how keys and values of one's own come before them: the model takes a ``cache`` of earlier ones, or
+            its attention is a function that can be replaced (``interface``), or there is no way (``None``).
+    """
+
+    heads: int
+    features: int
+    reached_by: Literal["cache", "interface"] | None
+
+    @property
+    def width(self) -> int:
+        """Features of all heads."""
+        return self.heads * self.features
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """A model's structure, from the module tree alone (a meta-device model will do).
 
@@ -42,6 +63,7 @@ class Layout:
         fused_words: words that here name a module which also holds something else, e.g. ``query`` to
             ``("transformer.h.0.attn.c_attn", ...)``. The same modules stand in ``words``.
         tied: groups of layers that share one weight, e.g. the embeddings of T5's encoder and decoder.
+        key_values: of every block; ``None`` where blocks differ, or have no attention.
     """
 
     family: str
@@ -55,6 +77,7 @@ class Layout:
     words: Mapping[str, tuple[str, ...]]
     fused_words: Mapping[str, tuple[str, ...]]
     tied: tuple[tuple[str, ...], ...] = ()
+    key_values: KeyValues | None = None
 
     def layer(self, name: str) -> Layer:
         """The layer called ``name``; KeyError if there is none."""

@@ -6,11 +6,12 @@ tables below hold the names of a role in all of them; a family with names of its
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.models._base import Layer, Layout, ModelKind
+from adaptlab.models._base import KeyValues, Layer, Layout, ModelKind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +63,7 @@ def describe(model: nn.Module, missing_keys: Collection[str]) -> Layout:
         words=words,
         fused_words=fused,
         tied=_tied(model),
+        key_values=_key_values(model, kind),
     )
 
 
@@ -238,3 +240,17 @@ def _tied(model: nn.Module) -> tuple[tuple[str, ...], ...]:
         if weight is not None and "weight" in module._parameters:
             owners.setdefault(id(weight), []).append(name)
     return tuple(tuple(names) for names in owners.values() if len(names) > 1)
+
+
+def _key_values(model: nn.Module, kind: ModelKind) -> KeyValues | None:
+    config: Any = model.config
+    queries = getattr(config, "decoder_attention_heads", None) or getattr(config, "num_attention_heads", None)
+    if not isinstance(queries, int) or config.to_dict().get("per_layer_config") is not None:
+        return None
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    features = getattr(config, "d_kv", None) or getattr(config, "head_dim", None) or config.hidden_size // queries
+    body = getattr(model, getattr(model, "base_model_prefix", ""), model)
+    if kind != "encoder" or "past_key_values" in inspect.signature(body.forward).parameters:
+        return KeyValues(heads, features, "cache")
+    replaceable = getattr(model, "_supports_attention_backend", False)
+    return KeyValues(heads, features, "interface" if replaceable else None)
