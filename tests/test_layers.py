@@ -38,8 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.
 COMPOSERS = (
-    "resolve", "planning", "workshop", "costing", "experiment", "worker", "adapter", "predictor", "exporting", "api",
-    "cli", "__init__", "__main__",
+    "resolve", "planning", "workshop", "costing", "probing", "experiment", "worker", "adapter", "predictor",
+    "exporting", "api", "cli", "__init__", "__main__",
 )  # fmt: skip
 
 #: Nothing here may load these, not even through another module of the project.

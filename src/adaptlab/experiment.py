@@ -18,10 +18,12 @@ from adaptlab.costing import training_flops
 from adaptlab.errors import AdaptlabError, InterruptedRunError, RecordError
 from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.flops import NotPolynomialError
+from adaptlab.measure.memory import MemoryMeter
 from adaptlab.measure.parameters import count_parameters
 from adaptlab.methods._base import Attached
 from adaptlab.metrics import registry as metrics
 from adaptlab.metrics import score, standard_error
+from adaptlab.probing import add_probe
 from adaptlab.resolve import ResolvedRun
 from adaptlab.runs.files import scrub
 from adaptlab.runs.record import ConfigPart, Cost, DataPart, ErrorPart, Primary, Record, Status
@@ -49,6 +51,7 @@ def execute(run: ResolvedRun, folder: RunFolder, study: StudyFolder, workshop: W
         result = _train_and_answer(run, folder, workshop, record)
         for name, examples in run.data.report.items():
             study.write_items(task_label(run.resolved.task.name), name, examples)
+        add_probe(result, run, workshop)
         record = result
     except InterruptedRunError as interruption:
         folder.write_record(_ended(record, "interrupted", interruption))
@@ -74,6 +77,7 @@ class _DivergedError(Exception):
 
 def _train_and_answer(run: ResolvedRun, folder: RunFolder, workshop: Workshop, record: Record) -> Record:
     started = time.perf_counter()
+    meter = MemoryMeter("cuda") if workshop.device == "cuda" else None
     base = workshop.base(run)
     stage = set_up(run, base, workshop)
     record.cost.load_seconds = time.perf_counter() - started
@@ -114,7 +118,7 @@ def _train_and_answer(run: ResolvedRun, folder: RunFolder, workshop: Workshop, r
         checkpoint_seconds=workshop.execution.checkpoint_seconds,
     )
     train([member], stage.backward, hooks)
-    _fill_costs(record, member)
+    _fill_costs(record, member, meter)
     if member.progress.diverged:
         raise _DivergedError(record, member.progress.step, member.progress.last_loss)
     with evaluations:
@@ -162,10 +166,15 @@ def _save_weights(attached: Attached, folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _fill_costs(record: Record, member: Member) -> None:
+def _fill_costs(record: Record, member: Member, meter: MemoryMeter | None) -> None:
     progress = member.progress
     record.cost.train_seconds = progress.seconds
-    record.cost.step_seconds = member.median_step_seconds()
+    record.cost.step_seconds, record.cost.step_seconds_std = member.step_spread()
+    record.cost.clock_source = "run"
+    if meter is not None and record.engine == "solo":
+        peak = meter.peak()
+        record.cost.peak_memory_bytes, record.cost.reserved_memory_bytes = peak.allocated, peak.reserved
+        record.cost.memory_source = "run"
     record.cost.train_tokens = progress.tokens
     record.cost.padded_tokens = progress.padded_tokens
     if member.flops is not None:

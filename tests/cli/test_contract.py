@@ -22,7 +22,7 @@ _RUNS = {
     "--max-length", "--data-seed", "--data-root", "--text-columns", "--label-column", "--delimiter", "--epochs",
     "--steps", "--batch-size", "--learning-rate", "--head-learning-rate", "--optimizer", "--schedule",
     "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights",
-    "--device", "--threads", "--micro-batch-size", "--allow-pickle", "--trust-remote-code", "--out",
+    "--device", "--threads", "--micro-batch-size", "--measure", "--allow-pickle", "--trust-remote-code", "--out",
 }  # fmt: skip
 _LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "--launch"}
 _FILES = {"--data-root", "--text-columns", "--label-column", "--delimiter"}
@@ -38,7 +38,7 @@ CONTRACT = {
     "validate": {"STUDY"},
     "demo": {
         "--methods", "--seeds", "--train-examples", "--eval-examples", "--epochs", "--steps", "--dtype",
-        "--keep-weights", "--device", "--threads", "--out",
+        "--keep-weights", "--device", "--threads", "--measure", "--out",
     },
     "list methods": set(),
     "list tasks": set(),

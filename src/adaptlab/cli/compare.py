@@ -50,6 +50,7 @@ def compare(
     device: f.Device = None,
     threads: f.Threads = None,
     micro_batch_size: f.MicroBatchSize = None,
+    measure: f.Measure = None,
     launcher: f.Launcher = None,
     workers: f.Workers = None,
     wait: f.Wait = None,

@@ -28,6 +28,7 @@ def demo(
     keep_weights: f.KeepWeights = None,
     device: f.Device = None,
     threads: f.Threads = None,
+    measure: f.Measure = None,
     out: f.Out = None,
     json: Json = False,
     quiet: Quiet = False,

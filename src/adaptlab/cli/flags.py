@@ -108,6 +108,10 @@ Launch = Annotated[
 MicroBatchSize = Annotated[
     str | None, _option("--micro-batch-size", "B", "Rows at once; gradients add up to a batch. Saves memory.", _WHERE)
 ]
+Measure = Annotated[
+    str | None,
+    _option("--measure", "auto|probe|run", "Who measures memory and step: the run, or a probe on its own.", _WHERE),
+]
 AllowPickle = Annotated[bool, _option("--allow-pickle", "", "Read pickled weights, safely (weights only).", _WHERE)]
 TrustRemoteCode = Annotated[
     bool, _option("--trust-remote-code", "", "Run code that comes with a model: only if you trust it.", _WHERE)

@@ -52,6 +52,7 @@ def plan(
     device: f.Device = None,
     threads: f.Threads = None,
     micro_batch_size: f.MicroBatchSize = None,
+    measure: f.Measure = None,
     allow_pickle: f.AllowPickle = False,
     trust_remote_code: f.TrustRemoteCode = False,
     out: f.Out = None,

@@ -306,7 +306,7 @@ def _file_sha256(path: Path) -> str:
     """The file's SHA-256, from the cache where path, size and time of change are known."""
     stat = path.stat()
     key = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    entry = _cache_folder() / "hashes" / f"{hashlib.sha256(key['path'].encode()).hexdigest()}.json"  # type: ignore[attr-defined]
+    entry = cache_folder() / "hashes" / f"{hashlib.sha256(key['path'].encode()).hexdigest()}.json"  # type: ignore[attr-defined]
     try:
         known = json.loads(entry.read_text(encoding="utf-8"))
         if {name: known.get(name) for name in key} == key:
@@ -315,11 +315,11 @@ def _file_sha256(path: Path) -> str:
         pass  # not cached, or damaged: hash again
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    _write_cache(entry, {**key, "sha256": sha256})
+    write_cache(entry, {**key, "sha256": sha256})
     return sha256
 
 
-def _write_cache(entry: Path, document: dict[str, Any]) -> None:
+def write_cache(entry: Path, document: dict[str, Any]) -> None:
     """Atomically; a cache that cannot be written costs time, not correctness."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -330,7 +330,8 @@ def _write_cache(entry: Path, document: dict[str, Any]) -> None:
         return
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where things that can be found out again are kept: ``ADAPTLAB_CACHE``, else a folder in the user's cache."""
     given = os.environ.get("ADAPTLAB_CACHE")
     if given:
         return Path(given)

@@ -57,11 +57,17 @@ class Cost(_Part):
     train_seconds: float | None = None
     eval_seconds: float | None = None
     step_seconds: float | None = None  # median
+    step_seconds_std: float | None = None
+    step_joules: float | None = None
+    clock_source: Literal["run", "probe"] | None = None  # of step_seconds and what follows from it
     train_flops: float | None = None  # as executed, padding included
     useful_flops: float | None = None  # the same without padding
     train_tokens: int | None = None  # without padding
     padded_tokens: int | None = None  # with padding
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None  # of training
+    reserved_memory_bytes: int | None = None  # of training, on CUDA
+    eval_memory_bytes: int | None = None
+    memory_source: Literal["run", "probe"] | None = None
     adapter_bytes: int | None = None
     trials: int = 1
 

@@ -162,9 +162,11 @@ class Member:
                 for name, parameter in self.trained.items():
                     parameter.copy_(self.best[name])
 
-    def median_step_seconds(self) -> float | None:
-        """The median over the steps of this process and, after a resume, of those before."""
-        return statistics.median(self.progress.step_seconds) if self.progress.step_seconds else None
+    def step_spread(self) -> tuple[float | None, float | None]:
+        """Median and sample standard deviation of a step, over this process and, after a resume, those before."""
+        seconds = self.progress.step_seconds
+        median = statistics.median(seconds) if seconds else None
+        return median, statistics.stdev(seconds) if len(seconds) > 1 else None
 
     def mean_loss_since_point(self) -> float | None:
         """Mean training loss since the last point of the curve, and start counting anew."""

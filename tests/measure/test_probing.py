@@ -1,0 +1,150 @@
+"""The solo probe: a fresh process measures what a run in a shared one cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from adaptlab import api, probing
+from adaptlab.measure.clock import timed
+from adaptlab.measure.memory import MemoryMeter, _Sampler
+from adaptlab.probing import Probe, ProbeError
+from adaptlab.resolve import Resolver
+from adaptlab.study.expand import expand
+from adaptlab.workshop import Workshop
+
+_MEGABYTE = 1_000_000
+
+
+@pytest.fixture
+def study(tiny_model_folder: Callable[[str], Path]) -> Callable[..., object]:
+    def build(**more: object) -> object:
+        settings = {
+            "task": "stdlib-docs", "methods": ["lora"], "seeds": 1, "batch_size": 8, "steps": 2, "train_examples": 64,
+            "select_examples": 16, "eval_examples": 16, "max_length": 40, "model": str(tiny_model_folder("bert")),
+        }  # fmt: skip
+        return api.study_of(**{**settings, **more})
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def _own_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTLAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server_ends() -> Iterator[None]:
+    yield
+    if probing._Server._one is not None:
+        probing._Server._one._process.kill()
+
+
+def held_and_freed() -> None:
+    torch.ones(10 * _MEGABYTE)
+
+
+def test_a_peak_is_seen_after_its_memory_is_free_again() -> None:
+    meter = MemoryMeter("cpu")
+    held_and_freed()
+    assert meter.peak().allocated >= 39 * _MEGABYTE
+    meter.reset()
+    assert meter.peak().allocated < 30 * _MEGABYTE
+    assert meter.peak().reserved is None
+
+
+def test_a_peak_is_seen_by_sampling_too() -> None:
+    sampler = _Sampler()
+    before = sampler._most
+    held = torch.ones(10 * _MEGABYTE)
+    assert sampler.stop() - before >= 39 * _MEGABYTE
+    assert len(held)
+
+
+def test_a_clock_has_a_spread() -> None:
+    calls: list[int] = []
+    timing = timed(lambda: calls.append(1), "cpu", least=3, most=5, seconds=1.0)
+    assert timing.n == len(calls) == 5
+    assert timing.std is not None
+    assert timing.joules is None
+
+
+def test_a_probe_serves_every_seed_and_rate(study: Callable[..., object], tmp_path: Path) -> None:
+    result = api.compare(study(seeds=2, learning_rate=[1e-3, 1e-4], execution={"measure": "probe"}), out=tmp_path / "s")
+    costs = [record.cost for record in result.records]
+    assert len(costs) == 4
+    assert {cost.clock_source for cost in costs} == {cost.memory_source for cost in costs} == {"probe"}
+    assert len({(cost.peak_memory_bytes, cost.step_seconds) for cost in costs}) == 1
+    assert costs[0].peak_memory_bytes > 0
+    assert costs[0].eval_memory_bytes > 0
+    assert 0 < costs[0].step_seconds < 10
+    assert len(list((tmp_path / "cache" / "probes").iterdir())) == 1
+
+
+@pytest.mark.parametrize("how", ["auto", "run"])
+def test_a_small_models_run_keeps_its_own_clock(study: Callable[..., object], tmp_path: Path, how: str) -> None:
+    (record,) = api.compare(study(execution={"measure": how}), out=tmp_path / "s").records
+    assert record.cost.clock_source == "run"
+    assert record.cost.step_seconds_std is not None
+    assert record.cost.memory_source is record.cost.peak_memory_bytes is None
+
+
+def test_a_probe_that_dies_is_a_warning(
+    study: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: object) -> Probe:
+        raise ProbeError("Memory and time could not be measured alone: its process was killed.")
+
+    monkeypatch.setattr(probing, "probe", dead)
+    (record,) = api.compare(study(execution={"measure": "probe"}), out=tmp_path / "s").records
+    assert record.status == "finished"
+    assert record.cost.memory_source is None
+    assert "could not be measured alone" in " ".join(record.warnings)
+
+
+def test_the_server_outlives_a_request_that_fails(study: Callable[..., object]) -> None:
+    config = study()
+    (run,) = expand(config)
+    resolved = Resolver(config.execution).resolve(run)
+    rows = tuple(resolved.data.train[:8])
+    good = probing.Request(resolved, config.execution, 1, rows, rows, rows)
+    bad = probing.Request(resolved, config.execution, 1, (), (), ())
+    server = probing._Server.shared()
+    with pytest.raises(ProbeError, match="could not be measured alone"):
+        server.measure(bad)
+    assert asdict(server.measure(good))["steps"] >= 3
+
+
+def test_the_longest_batch_is_among_the_shapes(study: Callable[..., object]) -> None:
+    config = study()
+    (run,) = expand(config)
+    resolved = Resolver(config.execution).resolve(run)
+    lengths = Workshop(config.execution, lambda _: None)
+    base = lengths.base(resolved)
+    plan = probing.BatchPlan(lengths.encoded(resolved, base, "train").lengths, 8)
+    longest, median = probing.training_shapes(plan)
+    assert longest.length >= median.length
+    assert longest.length == max(lengths.encoded(resolved, base, "train").lengths)
+
+
+@pytest.mark.slow
+def test_weights_are_in_the_probe_to_a_few_percent(
+    minilm_folder: Path, study: Callable[..., object], tmp_path: Path
+) -> None:
+    """Full fine-tuning holds 24 bytes a number and more: base, copy, gradient, two moments, best."""
+    config = study(model="minilm", methods=["full"], dtype="float32", execution={"measure": "probe"})
+    (record,) = api.compare(config, out=tmp_path / "s").records
+    least = 24 * record.parameters.total
+    assert least < record.cost.peak_memory_bytes < 1.6 * least
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_cuda_knows_its_own_memory(study: Callable[..., object], tmp_path: Path) -> None:
+    (record,) = api.compare(study(execution={"device": "cuda"}), out=tmp_path / "s").records
+    assert record.cost.memory_source == "run"
+    assert 0 < record.cost.peak_memory_bytes <= record.cost.reserved_memory_bytes
