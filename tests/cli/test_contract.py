@@ -34,7 +34,7 @@ CONTRACT = {
     "predict": {"RUN", "TEXTS", "--input", "--model", "--device"},
     "export": {"RUN", "--to", "--merge", "--push", "--input", "--model", "--device"},
     "run-one": {"FOLDERS"},
-    "report": {"STUDY"},
+    "report": {"STUDY", "--figures", "--where", "--out"},
     "validate": {"STUDY"},
     "demo": {
         "--methods", "--seeds", "--train-examples", "--eval-examples", "--epochs", "--steps", "--dtype",

@@ -14,7 +14,9 @@ from adaptlab.report.select import RunRow, Selection, read_studies
 from adaptlab.report.sheets import methods_csv, pairs_csv, results_csv
 from adaptlab.report.summary import ReportSummary, as_json, summary
 from adaptlab.report.terminal import terminal_report
+from adaptlab.report.where import parse, select
 from adaptlab.runs.files import cannot_write, write_atomically
+from adaptlab.runs.store import safe_name
 
 __all__ = [
     "ReportPaths",
@@ -26,6 +28,7 @@ __all__ = [
     "summary",
     "terminal_report",
     "write_report",
+    "write_selection",
 ]
 
 
@@ -49,23 +52,33 @@ class ReportPaths:
     figures: tuple[Path, ...] = ()
 
 
-def write_report(study_folders: Sequence[Path], *, out: Path | None = None, figures: bool = False) -> ReportPaths:
+def write_report(
+    study_folders: Sequence[Path], *, out: Path | None = None, figures: Sequence[str] = (), where: Sequence[str] = ()
+) -> ReportPaths:
     """Write the report of one or several studies, each file atomically.
 
     Args:
-        out: the folder to write to; by default ``report`` inside the study, and needed when there are several.
-        figures: also draw every chart as SVG, PNG and PDF (a few seconds per task).
+        out: the folder to write to; by default ``report`` inside the study (with ``where``, ``report-<conditions>``),
+            and needed when there are several.
+        figures: kinds of files (``svg``, ``pdf``, ``png``) to draw every chart as; a few seconds per task.
+        where: conditions on the runs, see :mod:`adaptlab.report.where`.
 
     Raises:
-        ConfigError: several studies and no ``out``, or no study at all.
+        ConfigError: several studies and no ``out``, no study at all, or a condition that no run meets.
         StudyError: a folder is not a study, or the report cannot be written.
     """
     if not study_folders:
         raise ConfigError("No study was given: name at least one folder that `adaptlab compare --out` wrote.")
     if out is None and len(study_folders) > 1:
         raise ConfigError(f"{len(study_folders)} studies were given but no place for their report: say it with out.")
-    selection = read_studies(study_folders)
-    folder = study_folders[0] / "report" if out is None else out
+    selection = select(read_studies(study_folders), parse(where))
+    if out is None:
+        out = study_folders[0] / (f"report-{safe_name(selection.where)}" if selection.where else "report")
+    return write_selection(selection, out, figures=figures)
+
+
+def write_selection(selection: Selection, folder: Path, *, figures: Sequence[str] = ()) -> ReportPaths:
+    """Write the report of ``selection`` into ``folder``; arguments and errors as for :func:`write_report`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,7 +91,7 @@ def write_report(study_folders: Sequence[Path], *, out: Path | None = None, figu
         summary=folder / "summary.json",
         markdown=folder / "results.md",
         latex=folder / "results.tex",
-        figures=_figures(selection, folder) if figures else (),
+        figures=_figures(selection, folder, figures) if figures else (),
     )
     found = summary(selection)
     for path, text in (
@@ -94,7 +107,7 @@ def write_report(study_folders: Sequence[Path], *, out: Path | None = None, figu
     return paths
 
 
-def _figures(selection: Selection, folder: Path) -> tuple[Path, ...]:
+def _figures(selection: Selection, folder: Path, kinds: Sequence[str]) -> tuple[Path, ...]:
     from adaptlab.report.figures import write_figures
 
-    return write_figures(selection, folder / "figures")
+    return write_figures(selection, folder / "figures", kinds)

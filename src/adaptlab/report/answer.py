@@ -271,6 +271,9 @@ def _capital(text: str) -> str:
 
 def _doubts(selection: Selection) -> tuple[str, ...]:
     rows, doubts = selection.rows, []
+    if selection.where:
+        shown = f"{len(rows)} of {len(rows) + selection.left_aside}"
+        doubts.append(f"Shown are the runs with {selection.where}: {shown}; nothing is said about the others.")
     finished = [row for row in rows if row.status == "finished"]
     if finished and all(len(cell.finished) < 2 for cell in cells(rows)):
         doubts.append(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from adaptlab.errors import ConfigError
 from adaptlab.report.charts import NothingToDrawError, groups, in_order, methods_of, themed
 from adaptlab.report.page import VEGA_LITE
 from adaptlab.report.select import Selection
@@ -17,12 +18,20 @@ from adaptlab.runs.files import cannot_write, write_atomically
 PNG_SCALE = 2.0
 
 
-def write_figures(selection: Selection, folder: Path) -> tuple[Path, ...]:
+#: The kinds of files a figure can be.
+KINDS = ("svg", "pdf", "png")
+
+
+def write_figures(selection: Selection, folder: Path, kinds: Sequence[str] = KINDS) -> tuple[Path, ...]:
     """Draw every chart of every task and model into ``folder``; charts with nothing to show are left out.
 
     Raises:
+        ConfigError: there is no such kind of file.
         StudyError: a file cannot be written.
     """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise ConfigError(f"Figures are not written as {', '.join(unknown)}: give {', '.join(KINDS)}.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -35,7 +44,8 @@ def write_figures(selection: Selection, folder: Path) -> tuple[Path, ...]:
                 spec = themed(chart.draw(rows, methods=methods))
             except NothingToDrawError:
                 continue
-            for kind, render in _renderers().items():
+            for kind in kinds:
+                render = _renderers()[kind]
                 path = folder / f"{_file_name(task, model, chart.name)}.{kind}"
                 write_atomically(path, render(json.dumps(spec)))
                 written.append(path)

@@ -103,13 +103,18 @@ class RunRow:
 class Selection:
     """The rows of one or several studies, in the order of their names. Equal only to itself.
 
-    ``problems`` are files that could not be used; ``waiting`` names the runs that have a folder but no record yet.
+    Attributes:
+        problems: files that could not be used.
+        waiting: names of the runs that have a folder but no record yet.
+        where: the conditions that chose the rows, as ``--where`` takes them; ``left_aside`` rows did not meet them.
     """
 
     studies: tuple[str, ...]
     rows: tuple[RunRow, ...]
     problems: tuple[Problem, ...] = ()
     waiting: tuple[str, ...] = ()
+    where: str = ""
+    left_aside: int = 0
 
 
 def read_studies(folders: Sequence[Path]) -> Selection:
