@@ -19,7 +19,7 @@ from adaptlab.errors import ConfigError, InterruptedRunError
 from adaptlab.runs.job import FILE
 from adaptlab.runs.store import RunFolder
 from adaptlab.study.events import Event, RunEnded
-from tests.launchers.studies import numbers
+from tests.launchers.studies import numbers, worker_of
 
 Build = Callable[..., StudyConfig]
 
@@ -107,13 +107,3 @@ def test_wrong_options_are_named_before_anything_is_read(tiny_study: Build, tmp_
     with pytest.raises(ConfigError, match="partitoin"):
         adaptlab.compare(under(tiny_study, "slurm", execution={"launch": {"partitoin": "x"}}), out=tmp_path / "study")
     assert not (tmp_path / "study").exists()
-
-
-def worker_of(run: Path) -> int:
-    """The process that holds a run's lock."""
-    inode = (run / ".lock").stat().st_ino
-    for line in Path("/proc/locks").read_text().splitlines():
-        words = line.split()
-        if int(words[5].rpartition(":")[2]) == inode:
-            return int(words[4])
-    raise AssertionError(f"nobody holds {run.name}")

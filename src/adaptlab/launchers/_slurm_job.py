@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from adaptlab.launchers._base import command
@@ -16,6 +17,7 @@ class RunOne:
     def __call__(self) -> int:
         """Do them; returns the exit code, which the records explain."""
         self._child = subprocess.Popen(command(self.folders))
+        self._wait()
         return self._child.wait()
 
     def checkpoint(self) -> object:
@@ -23,5 +25,9 @@ class RunOne:
         from submitit.helpers import DelayedSubmission
 
         self._child.terminate()
-        self._child.wait()
+        self._wait()
         return DelayedSubmission(RunOne(self.folders))
+
+    def _wait(self) -> None:
+        """Wait without reaping: a signal's handler comes while the same thread waits, and Popen.wait holds a lock."""
+        os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)

@@ -101,7 +101,8 @@ class SlurmPool:
 
     def wait(self) -> Sequence[Ended]:
         """Submit what was collected; then the jobs that have left the queue."""
-        self._submit_array()
+        if self._folders:
+            self._submit_array()
         if not self._wait:
             raise HandedOverError(f"{len(self._jobs)} jobs are with Slurm. {self._cancelling()}")
         for _ in range(2):
