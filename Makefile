@@ -8,17 +8,27 @@ BIN    := $(VENV)/bin
 # Made last, so that an install cut short is begun again; older than what it was made from, it is out of date.
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check venv wheel clean
+.PHONY: help demo test test-slurm test-ray check venv wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(STAMP) ## run the demo: five methods, two seeds, a table and a page in ./demo-study
 	@$(BIN)/adaptlab demo
 
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 -m "not slurm and not ray"
+
+test-slurm: $(STAMP) ## the Slurm launcher on a real cluster of one node, from Debian's packages (root)
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null || \
+	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends slurmctld slurmd slurm-client munge >/dev/null; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'
+	@$(BIN)/python -m pytest -m slurm tests/launchers
+
+test-ray: $(STAMP) ## the Ray launcher on a real cluster of this machine
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	@$(BIN)/python -m pytest -m ray tests/launchers
 
 check: $(STAMP) ## ruff, mypy --strict, who may import whom, how large things may be
 	$(BIN)/ruff check .
