@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.
 COMPOSERS = (
-    "resolve", "planning", "workshop", "costing", "probing", "experiment", "worker", "adapter", "predictor",
+    "resolve", "planning", "workshop", "costing", "probing", "group", "experiment", "worker", "adapter", "predictor",
     "exporting", "api", "cli", "__init__", "__main__",
 )  # fmt: skip
 

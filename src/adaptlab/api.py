@@ -121,12 +121,15 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
 
 
 def _inline(folder: StudyFolder, execution: ExecutionConfig, listener: Listener, stop: StopRequest) -> Pool:
-    from adaptlab.experiment import execute
+    from adaptlab.experiment import execute_group
+    from adaptlab.group import groups_of
     from adaptlab.launchers.inline import InlinePool
     from adaptlab.workshop import Workshop
 
     workshop = Workshop(execution, listener, stop)
-    return InlinePool(folder, partial(execute, study=folder, workshop=workshop))
+    return InlinePool(
+        folder, partial(execute_group, study=folder, workshop=workshop), partial(groups_of, workshop=workshop)
+    )
 
 
 def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:

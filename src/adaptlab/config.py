@@ -19,6 +19,7 @@ Quantize = Literal["none", "4bit", "8bit"]
 HeadMode = Literal["trained", "frozen", "adapted"]
 KeepWeights = Literal["all", "best", "none"]
 Measure = Literal["auto", "probe", "run"]
+Engine = Literal["auto", "solo", "fused"]
 Optimizer = Literal["adamw", "adam", "adafactor", "sgd", "sgd-momentum", "sgd-nesterov", "lion", "adamw-8bit"]
 Schedule = Literal["constant", "linear", "cosine", "one-cycle", "linear-lr", "inverse-sqrt", "reduce-on-plateau"]
 # Names are listed here, and not asked of the modules behind them, so that a study is checked without importing torch.
@@ -159,6 +160,7 @@ class ExecutionConfig(Frozen):
     data_root: str | None = None
     keep_weights: KeepWeights = "best"
     micro_batch_size: Count | None = None
+    engine: Engine = "auto"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
     measure: Measure = "auto"
     launcher: str = "inline"

@@ -1,6 +1,6 @@
-"""One run from its configuration to its record: the only place where data, model, method, loop and measures meet.
+"""A group of runs from configurations to records: the only place where data, model, method, loop and measures meet.
 
-data -> base -> head and method by the run's seed -> train -> answers on the report sets -> weights, record
+data -> base -> head and method by each run's seed -> train -> answers on the report sets -> weights, records
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 
 from adaptlab.costing import training_flops
 from adaptlab.errors import AdaptlabError, InterruptedRunError, RecordError
+from adaptlab.group import Group
 from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.flops import NotPolynomialError
 from adaptlab.measure.memory import MemoryMeter
@@ -23,6 +25,7 @@ from adaptlab.measure.parameters import count_parameters
 from adaptlab.methods._base import Attached
 from adaptlab.metrics import registry as metrics
 from adaptlab.metrics import score, standard_error
+from adaptlab.models.load import Base
 from adaptlab.probing import add_probe
 from adaptlab.resolve import ResolvedRun
 from adaptlab.runs.files import scrub
@@ -37,106 +40,182 @@ from adaptlab.workshop import Stage, Workshop, set_up, splits
 
 
 def execute(run: ResolvedRun, folder: RunFolder, study: StudyFolder, workshop: Workshop) -> Record:
-    """Run ``run``, or go on with it, and leave its record; the caller holds the folder's lock.
-
-    A failure ends in the record, not in an exception.
-
-    Raises:
-        InterruptedRunError: the workshop's stop signal; the record says ``interrupted``, the checkpoint is written.
-        StudyError: the folder cannot be written.
-    """
-    record = _fresh_record(run, folder, workshop)
-    folder.write_record(record)
-    try:
-        result = _train_and_answer(run, folder, workshop, record)
-        for name, examples in run.data.report.items():
-            study.write_items(task_label(run.resolved.task.name), name, examples)
-        add_probe(result, run, workshop)
-        record = result
-    except InterruptedRunError as interruption:
-        folder.write_record(_ended(record, "interrupted", interruption))
-        raise
-    except torch.OutOfMemoryError as error:
-        record = _ended(record, "out-of-memory", error)
-    except _DivergedError as error:
-        record = _ended(error.record, "diverged", error)
-    except Exception as error:
-        status: Status = "out-of-memory" if "can't allocate memory" in str(error) else "failed"
-        record = _ended(record, status, error)
-    folder.write_record(record)
-    if record.status in ("finished", "diverged"):
-        checkpoint.remove(folder.checkpoint)
+    """Run ``run`` alone, or go on with it, and leave its record; as :func:`execute_group`."""
+    (record,) = execute_group([(run, folder)], study, workshop)
     return record
 
 
-class _DivergedError(Exception):
-    def __init__(self, record: Record, step: int, loss: float | None) -> None:
+def execute_group(
+    jobs: Sequence[tuple[ResolvedRun, RunFolder]], study: StudyFolder, workshop: Workshop
+) -> list[Record]:
+    """Train runs together, or go on with them, and leave a record of each; the caller holds the folders' locks.
+
+    A failure ends in the record, not in an exception. Runs that cannot go on together go on alone, and say so.
+
+    Raises:
+        InterruptedRunError: the workshop's stop signal; the records say ``interrupted``, the checkpoints are written.
+        StudyError: a folder cannot be written.
+    """
+    trials = [_Trial(run, folder, _fresh_record(run, folder, workshop)) for run, folder in jobs]
+    for trial in trials:
+        trial.folder.write_record(trial.record)
+    meter = MemoryMeter("cuda") if workshop.device == "cuda" and len(trials) == 1 else None
+    try:
+        group = _train(trials, workshop)
+    except InterruptedRunError as interruption:
+        for trial in trials:
+            trial.end(_ended(trial.record, "interrupted", interruption))
+        raise
+    except Exception as error:
+        if len(trials) > 1:
+            return _alone(trials, error, study, workshop)
+        return [trials[0].end(_ended(trials[0].record, _status(error), error))]
+    return [_finish(trial, group, study, workshop, meter) for trial in trials]
+
+
+@dataclass
+class _Trial:
+    """One run of a group, and what there is of its record."""
+
+    run: ResolvedRun
+    folder: RunFolder
+    record: Record
+    stage: Stage | None = None
+
+    @property
+    def ready(self) -> Stage:
+        """The run set up."""
+        assert self.stage is not None
+        return self.stage
+
+    @property
+    def member(self) -> Member:
+        return self.ready.member
+
+    def end(self, record: Record) -> Record:
+        """Write the record that the run ends with."""
         self.record = record
+        self.folder.write_record(record)
+        if record.status in ("finished", "diverged"):
+            checkpoint.remove(self.folder.checkpoint)
+        return record
+
+
+def _alone(trials: Sequence[_Trial], error: Exception, study: StudyFolder, workshop: Workshop) -> list[Record]:
+    """Every run of a group that could not go on by itself, from its last checkpoint."""
+    first_line = str(error).splitlines()[0] if str(error) else ""
+    note = f"It began in a group that could not go on together ({type(error).__name__}: {scrub(first_line)})."
+    records = []
+    for trial in trials:
+        trial.stage = None  # what it holds of the device's memory is for the run that goes on
+    for trial in trials:
+        record = execute(trial.run, trial.folder, study, workshop)
+        records.append(trial.end(record.model_copy(update={"warnings": [*record.warnings, note]})))
+    return records
+
+
+class _DivergedError(Exception):
+    def __init__(self, member: Member) -> None:
+        loss, step = member.progress.last_loss, member.progress.step
         super().__init__(f"The loss was {loss} after {step} steps: try a lower learning rate.")
 
 
-def _train_and_answer(run: ResolvedRun, folder: RunFolder, workshop: Workshop, record: Record) -> Record:
-    started = time.perf_counter()
-    meter = MemoryMeter("cuda") if workshop.device == "cuda" else None
-    base = workshop.base(run)
-    stage = set_up(run, base, workshop)
-    record.cost.load_seconds = time.perf_counter() - started
+def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
+    """Set every run up, from its checkpoint if there is one, and train the group to its end."""
+    alone, by_member = len(trials) == 1, {}
+    for trial in trials:
+        started = time.perf_counter()
+        base = workshop.base(trial.run)
+        trial.stage, resumed = _set_up(trial, base, workshop)
+        if alone:
+            trial.record.cost.load_seconds = time.perf_counter() - started
+        trial.folder.truncate_curve(trial.member.progress.step if resumed else -1)
+        by_member[trial.member] = trial
+        workshop.listener(RunStarted(trial.folder.name, trial.member.total_steps, trial.member.progress.step))
+    group = Group([trial.ready for trial in trials], base, workshop)
+    for trial in trials:
+        trial.record.engine = group.engine
+        if not alone:
+            trial.record.training["group_size"] = len(trials)
+    data = trials[0].run.data
+    selection = workshop.encoded(trials[0].run, base, "select")
+
+    def evaluate(members: Sequence[Member]) -> list[Mapping[str, float]]:
+        answers = group.answer([by_member[member].ready for member in members], selection)
+        return [score(each, data.kind, data.metrics) for each in answers]
+
+    hooks = Hooks(
+        evaluate=evaluate,
+        select_by=data.metrics[0],
+        on_point=lambda m, point: by_member[m].folder.append_curve(point),
+        on_step=lambda m: workshop.listener(
+            StepDone(by_member[m].folder.name, m.progress.step, m.total_steps, m.progress.last_loss)
+        ),
+        save=lambda m: checkpoint.save(m, by_member[m].folder.checkpoint),
+        stop=workshop.stop,
+        checkpoint_seconds=workshop.execution.checkpoint_seconds,
+        own_clock=alone,
+    )
+    train(list(by_member), group.backward, hooks)
+    return group
+
+
+def _set_up(trial: _Trial, base: Base, workshop: Workshop) -> tuple[Stage, bool]:
+    """The run's stage, and whether it goes on from a checkpoint."""
+    record = trial.record
+    stage = set_up(trial.run, base, workshop)
     record.parameters = count_parameters(stage.member.attached)
     record.warnings += [*base.warnings, *stage.member.attached.warnings]
     record.training["attention_dropout"] = base.attention_dropout
     try:
-        resumed = checkpoint.load(stage.member, folder.checkpoint)
+        resumed = checkpoint.load(stage.member, trial.folder.checkpoint)
     except RecordError as error:
         record.warnings.append(str(error))
-        stage, resumed = set_up(run, base, workshop), False
-    member = stage.member
+        stage, resumed = set_up(trial.run, base, workshop), False
+    micro_batch_size = workshop.execution.micro_batch_size
     try:
-        member.flops = training_flops(run, stage, micro_batch_size=workshop.execution.micro_batch_size)
+        stage.member.flops = training_flops(trial.run, stage, micro_batch_size=micro_batch_size)
     except NotPolynomialError as error:
         record.warnings.append(str(error))
-    folder.truncate_curve(member.progress.step if resumed else -1)
-    workshop.listener(RunStarted(folder.name, member.total_steps, member.progress.step))
-
-    selection = workshop.encoded(run, base, "select")
-    evaluations = _Clock()
-    wanted = run.data.metrics
-
-    def evaluate(_: Member) -> Mapping[str, float]:
-        with evaluations:
-            answers = stage.answer(selection)
-            return score(answers, run.data.kind, wanted)
-
-    hooks = Hooks(
-        evaluate=evaluate,
-        select_by=wanted[0],
-        on_point=lambda _, point: folder.append_curve(point),
-        on_step=lambda m: workshop.listener(
-            StepDone(folder.name, m.progress.step, m.total_steps, m.progress.last_loss)
-        ),
-        save=lambda m: checkpoint.save(m, folder.checkpoint),
-        stop=workshop.stop,
-        checkpoint_seconds=workshop.execution.checkpoint_seconds,
-    )
-    train([member], stage.backward, hooks)
-    _fill_costs(record, member, meter)
-    if member.progress.diverged:
-        raise _DivergedError(record, member.progress.step, member.progress.last_loss)
-    with evaluations:
-        _answer_report_sets(run, folder, workshop, stage, record)
-    record.cost.eval_seconds = evaluations.seconds
-    if workshop.execution.keep_weights != "none":
-        record.cost.adapter_bytes = _save_weights(member.attached, folder.adapter)
-    return _ended(record, "finished", None)
+    return stage, resumed
 
 
-def _answer_report_sets(run: ResolvedRun, folder: RunFolder, workshop: Workshop, stage: Stage, record: Record) -> None:
+def _finish(trial: _Trial, group: Group, study: StudyFolder, workshop: Workshop, meter: MemoryMeter | None) -> Record:
+    """The record of a run that has trained to its end: answers on the report sets, costs, weights."""
+    record, run = trial.record, trial.run
+    try:
+        _fill_costs(record, trial.member, meter, own_clock=len(group.stages) == 1)
+        if trial.member.progress.diverged:
+            raise _DivergedError(trial.member)
+        _answer_report_sets(trial, group, workshop)
+        if len(group.stages) == 1:
+            record.cost.eval_seconds = group.answer_seconds
+        if workshop.execution.keep_weights != "none":
+            record.cost.adapter_bytes = _save_weights(trial.member.attached, trial.folder.adapter)
+        for name, examples in run.data.report.items():
+            study.write_items(task_label(run.resolved.task.name), name, examples)
+        add_probe(record, run, workshop)
+    except Exception as error:
+        return trial.end(_ended(record, _status(error), error))
+    return trial.end(_ended(record, "finished", None))
+
+
+def _status(error: Exception) -> Status:
+    if isinstance(error, _DivergedError):
+        return "diverged"
+    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return "out-of-memory" if out_of_memory else "failed"
+
+
+def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None:
+    run, record = trial.run, trial.record
     base = workshop.base(run)
     wanted = run.data.metrics
     predictions = []
     assert record.data is not None
     for name in run.data.report:
         rows = workshop.encoded(run, base, name)
-        answers = stage.answer(rows)
+        answers = group.final_answer(trial.ready, name, rows)
         record.metrics[name] = {**score(answers, run.data.kind, wanted), "n": len(rows)}
         record.data.truncated[name] = rows.truncated
         scores = None if answers.probabilities is None else answers.probabilities.tolist()
@@ -152,7 +231,7 @@ def _answer_report_sets(run: ResolvedRun, folder: RunFolder, workshop: Workshop,
             )
     for split in ("train", "select"):
         record.data.truncated[split] = workshop.encoded(run, base, split).truncated
-    folder.write_predictions(predictions)
+    trial.folder.write_predictions(predictions)
 
 
 def _save_weights(attached: Attached, folder: Path) -> int:
@@ -166,12 +245,14 @@ def _save_weights(attached: Attached, folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _fill_costs(record: Record, member: Member, meter: MemoryMeter | None) -> None:
+def _fill_costs(record: Record, member: Member, meter: MemoryMeter | None, *, own_clock: bool) -> None:
+    """What the run used; no seconds where others shared the clock."""
     progress = member.progress
-    record.cost.train_seconds = progress.seconds
-    record.cost.step_seconds, record.cost.step_seconds_std = member.step_spread()
-    record.cost.clock_source = "run"
-    if meter is not None and record.engine == "solo":
+    if own_clock:
+        record.cost.train_seconds = progress.seconds
+        record.cost.step_seconds, record.cost.step_seconds_std = member.step_spread()
+        record.cost.clock_source = "run"
+    if meter is not None:
         peak = meter.peak()
         record.cost.peak_memory_bytes, record.cost.reserved_memory_bytes = peak.allocated, peak.reserved
         record.cost.memory_source = "run"
@@ -221,16 +302,3 @@ def _ended(record: Record, status: Status, error: BaseException | None) -> Recor
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class _Clock:
-    """Adds up the seconds spent inside ``with`` blocks."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._started

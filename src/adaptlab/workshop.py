@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adaptlab.config import ExecutionConfig, RunConfig
 from adaptlab.engines.solo import Solo
@@ -74,11 +76,24 @@ def splits(data: TaskData) -> dict[str, Any]:
 
 @dataclass
 class Stage:
-    """A run set up to train and to answer."""
+    """A run set up to train and to answer.
+
+    Attributes:
+        clock: what the dropouts of the run's own model look at.
+        scores: ``[rows, outputs]`` of a model for tokenised rows.
+        answered: answers from such scores.
+    """
 
     member: Member
     backward: Solo
-    answer: Callable[[Encoded], Answers]
+    precision: Precision
+    clock: DropoutClock
+    scores: Callable[[Any, Encoded], NDArray[np.float32]]
+    answered: Callable[[NDArray[np.float32], Encoded], Answers]
+
+    def answer(self, rows: Encoded) -> Answers:
+        """The answers of the run's own model, which is in eval mode."""
+        return self.answered(self.scores(self.member.attached.model, rows), rows)
 
 
 def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
@@ -119,11 +134,13 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
         functional=calls_functional_dropout(attached.model),
     )
 
-    def answer(rows: Encoded) -> Answers:
-        scores = classify.logits(attached.model, rows, precision, pad_id=pad_id, padding_side=side)
-        return classify.answers(scores, rows.labels, regression=regression)
+    def scores(model: Any, rows: Encoded) -> NDArray[np.float32]:
+        return classify.logits(model, rows, precision, pad_id=pad_id, padding_side=side)
 
-    return Stage(member, backward, answer)
+    def answered(found: NDArray[np.float32], rows: Encoded) -> Answers:
+        return classify.answers(found, rows.labels, regression=regression)
+
+    return Stage(member, backward, precision, clock, scores, answered)
 
 
 def attach(base: Base, config: RunConfig) -> Attached:

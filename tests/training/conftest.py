@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,11 @@ class TinyRun:
             assert member.progress.last_loss is not None
             self.losses.append(member.progress.last_loss)
 
-        def evaluate(member: Member) -> dict[str, float]:
+        def evaluate(members: Sequence[Member]) -> list[dict[str, float]]:
+            (member,) = members
             scores = classify.logits(member.attached.model, member.data, self.precision, pad_id=0)
             accuracy = float((scores.argmax(1) == member.data.labels).mean())
-            return {"accuracy": accuracy, "loss": 0.0}
+            return [{"accuracy": accuracy, "loss": 0.0}]
 
         hooks = Hooks(
             evaluate=evaluate,

@@ -51,6 +51,7 @@ def compare(
     threads: f.Threads = None,
     micro_batch_size: f.MicroBatchSize = None,
     measure: f.Measure = None,
+    engine: f.Engine = None,
     launcher: f.Launcher = None,
     workers: f.Workers = None,
     wait: f.Wait = None,

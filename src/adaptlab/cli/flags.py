@@ -112,6 +112,10 @@ Measure = Annotated[
     str | None,
     _option("--measure", "auto|probe|run", "Who measures memory and step: the run, or a probe on its own.", _WHERE),
 ]
+Engine = Annotated[
+    str | None,
+    _option("--engine", "auto|solo|fused", "fused trains runs over one base together; auto does on a GPU.", _WHERE),
+]
 AllowPickle = Annotated[bool, _option("--allow-pickle", "", "Read pickled weights, safely (weights only).", _WHERE)]
 TrustRemoteCode = Annotated[
     bool, _option("--trust-remote-code", "", "Run code that comes with a model: only if you trust it.", _WHERE)

@@ -53,6 +53,7 @@ def plan(
     threads: f.Threads = None,
     micro_batch_size: f.MicroBatchSize = None,
     measure: f.Measure = None,
+    engine: f.Engine = None,
     allow_pickle: f.AllowPickle = False,
     trust_remote_code: f.TrustRemoteCode = False,
     out: f.Out = None,

@@ -10,23 +10,33 @@ from typing import TYPE_CHECKING
 
 from adaptlab.cli.output import Output
 from adaptlab.runs.record import Record
-from adaptlab.study.events import Event, Listener, RunEnded, RunStarted, StepDone, StudyStarted
+from adaptlab.study.events import Event, Listener, RunEnded, RunsPacked, RunStarted, StepDone, StudyStarted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
 class Tally:
-    """How far a study is. ``clock`` gives seconds."""
+    """How far a study is; several runs may be on their way at once. ``clock`` gives seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
         self.total = 0
         self.done = 0
-        self.share = 0.0  # of the current run
-        self._share_at_start = 0.0  # of the current run, done by an earlier call
-        self._inherited = 0.0  # work, in runs, that earlier calls did
+        self._shares: dict[str, float] = {}  # of the runs on their way
+        self._at_start: dict[str, float] = {}  # done by an earlier call
+        self._inherited = 0.0  # work, in runs, that earlier calls did of runs that have ended
+
+    @property
+    def share(self) -> float:
+        """How much of the runs on their way is done, in runs."""
+        return sum(self._shares.values())
+
+    @property
+    def together(self) -> int:
+        """How many runs are on their way."""
+        return len(self._shares)
 
     def update(self, event: Event) -> None:
         """Take ``event`` into account."""
@@ -34,17 +44,17 @@ class Tally:
             case StudyStarted():
                 self.total, self._began = len(event.names), self._clock()
             case RunStarted():
-                self.share = self._share_at_start = event.from_step / max(1, event.total_steps)
+                self._shares[event.name] = self._at_start[event.name] = event.from_step / max(1, event.total_steps)
             case StepDone():
-                self.share = event.step / max(1, event.total_steps)
+                self._shares[event.name] = event.step / max(1, event.total_steps)
             case RunEnded():
                 self.done += 1
-                self._inherited += self._share_at_start
-                self.share = self._share_at_start = 0.0
+                self._shares.pop(event.name, None)
+                self._inherited += self._at_start.pop(event.name, 0.0)
 
     def seconds_left(self) -> float | None:
         """An estimate from the runs so far, which may be shorter or longer than those to come; None at the start."""
-        work = self.done + self.share - self._inherited - self._share_at_start
+        work = self.done + self.share - self._inherited - sum(self._at_start.values())
         if work <= 0.05 or self.total == 0:
             return None
         return (self._clock() - self._began) / work * (self.total - self.done - self.share)
@@ -70,6 +80,9 @@ def _plain(output: Output) -> Listener:
         match event:
             case StudyStarted():
                 output.note(_opening(event))
+            case RunsPacked():
+                for line in _packed(event):
+                    output.note(line)
             case RunEnded():
                 left = tally.seconds_left()
                 rest = f", about {duration(left)} left" if left is not None and tally.done < tally.total else ""
@@ -100,6 +113,9 @@ def _live() -> Iterator[Listener]:
                 case StudyStarted():
                     console.print(_opening(event))
                     bars.update(run, visible=bool(event.names))
+                case RunsPacked():
+                    for line in _packed(event):
+                        console.print(line, soft_wrap=True)
                 case RunStarted():
                     rest = f"step {event.from_step}/{event.total_steps}"
                     bars.reset(
@@ -124,7 +140,9 @@ def _show_study(bars: Progress, study: TaskID, tally: Tally) -> None:
     left = tally.seconds_left()
     rest = "" if left is None else f"about {duration(left)} left"
     number = min(tally.done + 1, tally.total)
-    description = f"run {number} of {tally.total}"
+    last = min(tally.done + tally.together, tally.total)
+    numbers = f"run {number}" if last <= number else f"runs {number} to {last}"
+    description = f"{numbers} of {tally.total}"
     bars.update(
         study, description=description, total=tally.total or None, completed=tally.done + tally.share, rest=rest
     )
@@ -133,6 +151,15 @@ def _show_study(bars: Progress, study: TaskID, tally: Tally) -> None:
 def _opening(event: StudyStarted) -> str:
     skipped = f", {len(event.skipped)} already done" if event.skipped else ""
     return f"{counted(len(event.names), 'run')} to do{skipped}, in {event.folder}"
+
+
+def _packed(event: RunsPacked) -> list[str]:
+    """Which runs train together, and which do not and why."""
+    lines = [f"Fused: {counted(len(group), 'run')} train together." for group in event.groups]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in event.alone.items():
+        reasons.setdefault(reason, []).append(name)
+    return lines + [f"Solo, {reason}: {', '.join(names)}." for reason, names in reasons.items()]
 
 
 def outcome(record: Record) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from adaptlab.engines.trunk import Trunk
 from adaptlab.training.batches import Batch
 from adaptlab.training.dropout import DropoutClock, functional_dropout, key_dropout
 from adaptlab.training.member import Member
+
+T = TypeVar("T")
 
 
 class Fused(Passing):
@@ -41,23 +44,85 @@ class Fused(Passing):
         super().__init__(**settings)
         self._members, self._clocks = list(members), list(clocks)
         self._lanes, self._clock = Lanes(), DropoutClock()
+        self._at_once = len(self._members)
         key_dropout(base, blocks, self._clock)
         self._trunk = Trunk(base, [bare(m.attached.model) for m in members], self._lanes, self._clock)
 
+    def __call__(self, members: Sequence[Member]) -> list[float]:
+        """As every engine's; a batch that does not fit the device's memory goes through in parts from then on."""
+        return [loss for part in self._split(members, self._try_step) for loss in part]
+
+    def side_by_side(self, members: Sequence[Member]) -> Callable[..., Any]:
+        """A model in evaluation whose ``logits`` ``[rows, members * outputs]`` are those of all ``members``."""
+
+        def model(**inputs: Tensor) -> Any:
+            rows = len(next(iter(inputs.values())))
+            parts = self._split(members, lambda part: self._answers(part, inputs, rows))
+            return SimpleNamespace(logits=torch.cat([logits for part in parts for logits in part], dim=1))
+
+        return model
+
+    def _try_step(self, members: Sequence[Member]) -> list[float]:
+        before = [(m, m.progress.tokens, m.progress.padded_tokens) for m in members]
+        try:
+            return super().__call__(members)
+        except torch.OutOfMemoryError:
+            for member, tokens, padded in before:  # as if the step had not begun
+                member.progress.tokens, member.progress.padded_tokens = tokens, padded
+                member.optimizer.zero_grad(set_to_none=True)
+            raise
+
+    def _split(self, members: Sequence[Member], do: Callable[[Sequence[Member]], T]) -> list[T]:
+        """``do`` for the members, as many at once as memory has been seen to hold.
+
+        Raises:
+            torch.OutOfMemoryError: it does not even hold one.
+        """
+        results: list[T] = []
+        first = 0
+        while first < len(members):
+            part = members[first : first + self._at_once]
+            try:
+                results.append(do(part))
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                self._at_once = len(part) // 2
+            else:
+                first += len(part)
+                continue
+            empty_cache(self._precision.device)  # outside the handler, which holds what the failed pass had
+        return results
+
     def _forward(self, members: Sequence[Member], batches: Sequence[Batch], first: int) -> list[Any]:
-        lanes = [self._members.index(member) for member in members]
         rows = len(batches[0].labels)
+        self._carry(members, rows, first)
+        self._trunk.train()
+        dropout = functional_dropout(self._clock, self._trunk.functional_rates) if self._functional else nullcontext()
+        with dropout:
+            logits = self._trunk.model(**joined([batch.inputs for batch in batches])).logits
+        return list(logits.chunk(len(members)))
+
+    def _answers(self, members: Sequence[Member], inputs: Mapping[str, Tensor], rows: int) -> list[Tensor]:
+        self._carry(members, rows, 0)
+        self._trunk.eval()
+        logits = self._trunk.model(**joined([inputs] * len(members))).logits
+        return list(logits.chunk(len(members)))
+
+    def _carry(self, members: Sequence[Member], rows: int, first: int) -> None:
+        """The coming pass carries ``members``, each with ``rows`` rows."""
+        lanes = [self._members.index(member) for member in members]
         self._lanes.set(lanes, rows)
         step = members[0].progress.step
         self._clock.set(step, [(member.seed, rows, first) for member in members])
         for lane in lanes:
             self._clocks[lane].set(step, [(self._members[lane].seed, rows, first)])
-        self._trunk.train()
-        dropout = functional_dropout(self._clock, self._trunk.functional_rates) if self._functional else nullcontext()
-        inputs = joined([batch.inputs for batch in batches])
-        with dropout:
-            logits = self._trunk.model(**inputs).logits
-        return list(logits.chunk(len(members)))
+
+
+def empty_cache(device: str) -> None:
+    """Give back what the allocator holds of a pass that did not fit."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def joined(inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,43 +1,68 @@
-"""In this process, one run after the other."""
+"""In this process, one group of runs after the other."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from adaptlab.runs.files import BusyError
-from adaptlab.runs.record import SETTLED, Record
+from adaptlab.runs.record import SETTLED
 from adaptlab.runs.store import RunFolder, StudyFolder
 from adaptlab.study.schedule import Ended
 
+Jobs = Sequence[tuple[Any, RunFolder]]
+
 
 class InlinePool:
-    """Executes a run when it is waited for, under the run's lock."""
+    """Executes runs when they are waited for, under their locks.
+
+    Args:
+        execute: does runs that train together.
+        pack: sorts runs into groups that do.
+    """
 
     capacity: int | None = None
     remote: bool = False
 
-    def __init__(self, study: StudyFolder, execute: Callable[[Any, RunFolder], Record]) -> None:
+    def __init__(
+        self,
+        study: StudyFolder,
+        execute: Callable[[Jobs], object],
+        pack: Callable[[Sequence[Any]], Sequence[Sequence[Any]]],
+    ) -> None:
         self._study = study
         self._execute = execute
-        self._queue: deque[tuple[Any, RunFolder]] = deque()
+        self._pack = pack
+        self._submitted: dict[str, tuple[Any, RunFolder]] = {}  # by the run's id
+        self._groups: deque[Sequence[Any]] = deque()
 
     def submit(self, run: Any, folder: RunFolder) -> None:
         """Take a run."""
-        self._queue.append((run, folder))
+        self._submitted[run.id] = (run, folder)
 
     def wait(self) -> Sequence[Ended]:
-        """Execute the next run, unless another process has settled it meanwhile."""
-        run, folder = self._queue.popleft()
-        try:
-            with folder.lock():
+        """Execute the next group, but for runs that another process holds or has settled meanwhile."""
+        if not self._groups:
+            self._groups.extend(self._pack([run for run, _ in self._submitted.values()]))
+        jobs = [self._submitted.pop(run.id) for run in self._groups.popleft()]
+        ended: list[Ended] = []
+        with ExitStack() as locks:
+            free = []
+            for run, folder in jobs:
+                try:
+                    locks.enter_context(folder.lock())
+                except BusyError:
+                    ended.append(Ended(folder.name, busy=True))
+                    continue
+                ended.append(Ended(folder.name))
                 record = self._study.settled_record(folder)
                 if record is None or record.status not in SETTLED:
-                    self._execute(run, folder)
-        except BusyError:
-            return [Ended(folder.name, busy=True)]
-        return [Ended(folder.name)]
+                    free.append((run, folder))
+            if free:
+                self._execute(free)
+        return ended
 
     def close(self) -> None:
         """Nothing is left behind."""

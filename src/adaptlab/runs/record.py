@@ -136,7 +136,7 @@ class CurvePoint(_Part):
     examples: int
     tokens: int
     flops: float | None = None
-    seconds: float  # training clock, without evaluations
+    seconds: float | None = None  # training clock, without evaluations; None where runs share a clock
     train_loss: float | None = None  # mean since the last point; None before the first step
     select_loss: float | None = None
     learning_rate: float | None = None

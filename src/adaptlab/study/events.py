@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from adaptlab.runs.record import Record
@@ -15,6 +15,15 @@ class StudyStarted:
     folder: str
     names: tuple[str, ...]
     skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunsPacked:
+    """Runs were sorted into groups. ``groups`` are names of runs that train together; ``alone`` has, by name, why a
+    run does not."""
+
+    groups: tuple[tuple[str, ...], ...]
+    alone: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +62,5 @@ class StudyEnded:
     failed: tuple[str, ...]
 
 
-Event = StudyStarted | RunStarted | StepDone | RunEnded | StudyEnded
+Event = StudyStarted | RunsPacked | RunStarted | StepDone | RunEnded | StudyEnded
 Listener = Callable[[Event], None]

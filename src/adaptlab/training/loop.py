@@ -28,78 +28,92 @@ class Hooks:
     """What the loop asks of its surroundings.
 
     Attributes:
-        evaluate: metrics over the selection split, ``loss`` among them; the model is in eval mode.
+        evaluate: each member's metrics over the selection split, ``loss`` among them; the models are in eval mode.
         select_by: the metric that selects the checkpoint.
         on_point: a line of the curve.
         on_step: a step is done.
         save: write a checkpoint.
         stop: asked between steps; True ends training with everything saved.
+        own_clock: False where runs share a clock, which then says nothing about any of them.
     """
 
-    evaluate: Callable[[Member], Mapping[str, float]]
+    evaluate: Callable[[Sequence[Member]], Sequence[Mapping[str, float]]]
     select_by: str
     on_point: Callable[[Member, CurvePoint], None]
     on_step: Callable[[Member], None]
     save: Callable[[Member], None]
     stop: Callable[[], bool]
     checkpoint_seconds: float = 30.0
+    own_clock: bool = True
 
 
 def train(members: Sequence[Member], backward: Backward, hooks: Hooks) -> None:
     """Train every member to its last step, or until its loss is not finite (``member.progress.diverged``).
 
-    Members may come from a checkpoint. On return each holds its selected weights.
+    Members may come from checkpoints of different steps: those behind catch up, then all go in step. On return each
+    holds its selected weights.
 
     Raises:
         InterruptedRunError: ``hooks.stop`` said so; checkpoints are written.
     """
+    _evaluate([member for member in members if member.progress.step == 0], hooks)
     for member in members:
-        if member.progress.step == 0:
-            _evaluate(member, hooks)
         member.attached.method.before_training(member.attached, member.total_steps)
         member.modes.train()
     saved = time.monotonic()
-    while active := [member for member in members if not member.done]:
-        started = time.perf_counter()
-        losses = backward(active)
-        for member, loss in zip(active, losses, strict=True):
-            member.update(loss)
-        seconds = (time.perf_counter() - started) / len(active)
-        for member in active:
-            member.progress.seconds += seconds
-            member.progress.step_seconds.append(seconds)
-            hooks.on_step(member)
-            if member.due and not member.progress.diverged:
-                _evaluate(member, hooks)
-                member.modes.train()
+    while unfinished := [member for member in members if not member.done]:
+        step = min(member.progress.step for member in unfinished)
+        active = [member for member in unfinished if member.progress.step == step]
+        _step(active, backward, hooks)
+        due = [member for member in active if member.due and not member.progress.diverged]
+        _evaluate(due, hooks)
+        for member in due:
+            member.modes.train()
         if hooks.stop():
-            _interrupt(active, hooks)
-        if time.monotonic() - saved >= hooks.checkpoint_seconds:
-            for member in active:
-                hooks.save(member)
-            saved = time.monotonic()
+            _interrupt(unfinished, hooks)
+        ended = [member for member in active if member.done and len(members) > 1]
+        late = time.monotonic() - saved >= hooks.checkpoint_seconds
+        for member in unfinished if late else ended:
+            hooks.save(member)
+        saved = time.monotonic() if late else saved
     for member in members:
         member.restore_best()
         member.modes.eval()
 
 
-def _evaluate(member: Member, hooks: Hooks) -> None:
-    member.modes.eval()
-    metrics = dict(hooks.evaluate(member))
-    progress = member.progress
-    member.consider(metrics[hooks.select_by], metrics.get("loss", metrics.get("mse")))
-    point = CurvePoint(
-        step=progress.step,
-        examples=progress.examples,
-        tokens=progress.tokens,
-        flops=progress.flops if member.flops is not None else None,
-        seconds=progress.seconds,
-        train_loss=member.mean_loss_since_point(),
-        select_loss=metrics.get("loss", metrics.get("mse")),
-        learning_rate=member.learning_rate,
-        metrics=metrics,
-    )
-    hooks.on_point(member, point)
+def _step(active: Sequence[Member], backward: Backward, hooks: Hooks) -> None:
+    started = time.perf_counter()
+    losses = backward(active)
+    for member, loss in zip(active, losses, strict=True):
+        member.update(loss)
+    seconds = time.perf_counter() - started
+    for member in active:
+        if hooks.own_clock:
+            member.progress.seconds += seconds
+            member.progress.step_seconds.append(seconds)
+        hooks.on_step(member)
+
+
+def _evaluate(members: Sequence[Member], hooks: Hooks) -> None:
+    if not members:
+        return
+    for member in members:
+        member.modes.eval()
+    for member, metrics in zip(members, map(dict, hooks.evaluate(members)), strict=True):
+        progress = member.progress
+        member.consider(metrics[hooks.select_by], metrics.get("loss", metrics.get("mse")))
+        point = CurvePoint(
+            step=progress.step,
+            examples=progress.examples,
+            tokens=progress.tokens,
+            flops=progress.flops if member.flops is not None else None,
+            seconds=progress.seconds if hooks.own_clock else None,
+            train_loss=member.mean_loss_since_point(),
+            select_loss=metrics.get("loss", metrics.get("mse")),
+            learning_rate=member.learning_rate,
+            metrics=metrics,
+        )
+        hooks.on_point(member, point)
 
 
 def _interrupt(active: Sequence[Member], hooks: Hooks) -> None:

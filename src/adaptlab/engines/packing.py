@@ -1,0 +1,114 @@
+"""Which runs train together: those over one base whose batches have one shape, as many as memory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from adaptlab.config import Engine, RunConfig, RunIdentity
+from adaptlab.methods._base import Placement
+
+#: Why runs of a placement train alone, as a terminal says it.
+REASONS: dict[Placement, str] = {
+    "base": "the method changes the base itself",
+    "nothing": "the head alone is trained",
+    "prompt": "the method changes what the whole model reads",
+}
+NO_PARTNER = "no other run has its base, data, batches and dtype"
+
+
+class Packable(Protocol):
+    """What packing needs to know of a run."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def resolved(self) -> RunConfig: ...
+    @property
+    def identity(self) -> RunIdentity: ...
+
+
+R = TypeVar("R", bound=Packable)
+
+
+@dataclass
+class Packing(Generic[R]):
+    """Groups of runs, in the order of their first runs; ``alone`` says why a run is a group of one, by its name."""
+
+    groups: list[list[R]] = field(default_factory=list)
+    alone: dict[str, str] = field(default_factory=dict)
+
+
+def chosen_engine(engine: Engine, device: str) -> Engine:
+    """``auto`` decided: on a CPU one run keeps it busy, so sharing passes gains nothing."""
+    if engine == "auto":
+        return "fused" if device == "cuda" else "solo"
+    return engine
+
+
+def pack(
+    runs: Sequence[R],
+    placement: Callable[[R], Placement],
+    *,
+    run_bytes: Callable[[R], int] = lambda run: 0,
+    budget_bytes: int | None = None,
+) -> Packing[R]:
+    """Sort ``runs`` into groups that the fused engine can train.
+
+    Args:
+        run_bytes: what a run adds to the memory of its group.
+        budget_bytes: what a group may add to that of the base; ``None`` for no limit.
+    """
+    packing: Packing[R] = Packing()
+    open_groups: dict[str, tuple[list[R], int]] = {}
+    for run in runs:
+        reason = REASONS.get(placement(run))
+        if reason is not None:
+            packing.groups.append([run])
+            packing.alone[run.name] = reason
+            continue
+        key, size = profile(run), run_bytes(run)
+        group, used = open_groups.get(key, ([], 0))
+        if not group or (budget_bytes is not None and used + size > budget_bytes):
+            group, used = [], 0
+            packing.groups.append(group)
+        group.append(run)
+        open_groups[key] = (group, used + size)
+    for group in packing.groups:
+        group.sort(key=_kind)  # lanes of one kind side by side go through their layers together
+        if len(group) == 1 and group[0].name not in packing.alone:
+            packing.alone[group[0].name] = NO_PARTNER
+    return packing
+
+
+def profile(run: Packable) -> str:
+    """What runs of a group have in common: base, rows, readout, numbers of bits, and so the shape of every batch."""
+    config = run.resolved
+    common = config.model_copy(update={"method": None, "training": None, "seed": 0}).model_dump(
+        mode="json", exclude={"method", "training", "seed"}
+    )
+    common["model"].pop("id")
+    return str((run.identity.model_dump(), common, config.training.batch_size, config.training.dtype))
+
+
+def _kind(run: Packable) -> str:
+    method = run.resolved.method
+    return str((method.name, method.targets, sorted(method.options.items()), run.resolved.seed))
+
+
+def activation_bytes(model_config: Mapping[str, Any], *, rows: int, length: int, bytes_per_number: int) -> int:
+    """Memory of a step's activations, an upper bound: ``s b h (17 + 2.5 a s / h)`` numbers a block.
+
+    Korthikanti et al. 2022, arXiv 2205.05198, equation 2, whose ``34 + 5 a s / h`` are bytes of 16-bit numbers.
+    """
+    hidden = _first(model_config, "hidden_size", "d_model", "n_embd", "dim")
+    blocks = _first(model_config, "num_hidden_layers", "num_layers", "n_layer", "n_layers")
+    blocks += int(model_config.get("num_decoder_layers") or 0)
+    heads = _first(model_config, "num_attention_heads", "num_heads", "n_head", "n_heads")
+    numbers = rows * length * hidden * (17 + 2.5 * heads * length / hidden)
+    return int(numbers * blocks * bytes_per_number)
+
+
+def _first(model_config: Mapping[str, Any], *names: str) -> int:
+    return next(int(model_config[name]) for name in names if model_config.get(name))
