@@ -124,5 +124,5 @@ def test_models_are_called_by_the_shortest_telling_name(tmp_path: Path, given: l
 def test_a_folder_that_is_no_study_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"no folder .*compare --out"):
         read_studies([tmp_path / "absent"])
-    with pytest.raises(StudyError, match=r"is not a study: .*compare --out"):
+    with pytest.raises(StudyError, match=r"is not a study .*compare --out"):
         read_studies([tmp_path])

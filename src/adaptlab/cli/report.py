@@ -12,7 +12,11 @@ from adaptlab.cli.output import Json, LogLevel, Output, Quiet
 StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="A study's folder.", show_default=False)]
 Studies = Annotated[
     list[Path],
-    typer.Argument(metavar="STUDY_DIR...", help="Folders of studies; several become one report.", show_default=False),
+    typer.Argument(
+        metavar="STUDY_DIR...",
+        help="Folders of studies, or with results of other tools; several become one report.",
+        show_default=False,
+    ),
 ]
 Figures = Annotated[
     str | None,
@@ -35,7 +39,8 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="DIR",
-        help="Where the report goes; by default into the study, for several studies into ./combined-report.",
+        help="Where the report goes; by default into the study, for several ./combined-report, for results of other "
+        "tools ./NAME-report.",
         show_default=False,
     ),
 ]
@@ -61,11 +66,14 @@ def report(
     kinds = [kind.strip() for kind in figures.split(",")] if figures else []
     conditions = parse(where or [])
     for folder in study:
-        StudyFolder(folder).read_study()  # says what is wrong with a folder that is no study
+        if StudyFolder(folder).study_path.exists():
+            StudyFolder(folder).read_study()  # says what is wrong with it
     selection = select(read_studies(study), conditions)
     if out is None:
         name = f"report-{safe_name(selection.where)}" if selection.where else "report"
-        out = study[0] / name if len(study) == 1 else Path("combined-report")
+        ours = (study[0] / "runs").is_dir() or StudyFolder(study[0]).study_path.exists()
+        alone = study[0] / name if ours else Path(f"{study[0].resolve().stem}-{name}")
+        out = alone if len(study) == 1 else Path("combined-report")
     paths = write_selection(selection, out, figures=kinds)
     output.document({key: _text(value) for key, value in dataclasses.asdict(paths).items()})
     output.show(terminal_report(selection))

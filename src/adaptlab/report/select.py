@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from adaptlab.errors import RecordError, StudyError
+from adaptlab.runs.importers import ForeignRun, read_foreign
 from adaptlab.runs.record import (
     Cost,
     CurvePoint,
@@ -53,7 +54,8 @@ class RunRow:
         warnings: the run's own and those about its data.
         setting: values of whatever else varies inside the selection, e.g. ``{"train_examples": "100"}``.
         given, resolved: the configuration, nested as in record.json.
-        folder: where the run's files are; ``None`` for a run without any (another tool's result).
+        folder: where the run's files are; ``None`` for a run without any (another tool's result), whose learning
+            curve is ``points``.
     """
 
     study: str
@@ -82,6 +84,7 @@ class RunRow:
     started: str | None = None
     ended: str | None = None
     folder: Path | None = None
+    points: tuple[CurvePoint, ...] = ()
 
     @property
     def score(self) -> float | None:
@@ -96,7 +99,7 @@ class RunRow:
     @cached_property
     def curve(self) -> Curve:
         """The learning curve, read when first asked for."""
-        return Curve() if self.folder is None else _read_curve(self.folder, self.study)
+        return Curve(self.points) if self.folder is None else _read_curve(self.folder, self.study)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,7 @@ class Selection:
     Attributes:
         problems: files that could not be used.
         waiting: names of the runs that have a folder but no record yet.
+        notes: sentences on what the figures of another tool mean.
         where: the conditions that chose the rows, as ``--where`` takes them; ``left_aside`` rows did not meet them.
     """
 
@@ -113,31 +117,103 @@ class Selection:
     rows: tuple[RunRow, ...]
     problems: tuple[Problem, ...] = ()
     waiting: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     where: str = ""
     left_aside: int = 0
 
 
 def read_studies(folders: Sequence[Path]) -> Selection:
-    """The runs of ``folders``. A run (by its id) that several studies hold is counted once.
+    """The runs of ``folders``: studies, or results of other tools (:mod:`adaptlab.runs.importers`).
+
+    A run (by its id) that several folders hold is counted once.
 
     Raises:
-        StudyError: a folder is not there, or is not a study.
+        StudyError: a folder is not there, or holds neither.
     """
-    rows: dict[str, RunRow] = {}
+    found: dict[str, RunRow] = {}
     problems: list[Problem] = []
     waiting: list[str] = []
+    notes: dict[str, None] = {}
     for folder in folders:
-        for run in _run_folders(folder):
-            row = _read_run(run, _study_name(folder))
-            if row is None:
-                waiting.append(run.name)
-            elif isinstance(row, Problem):
-                problems.append(row)
-            elif row.id not in rows or (rows[row.id].status != "finished" and row.status == "finished"):
-                rows[row.id] = row
-    named = _with_settings(_with_short_names(list(rows.values())))
+        read = _Reading(_study_name(folder), problems, waiting)
+        rows = read.study(folder) if _is_study(folder) else read.foreign(folder, notes)
+        for row in rows:
+            if row.id not in found or (found[row.id].status != "finished" and row.status == "finished"):
+                found[row.id] = row
+    named = _with_settings(_with_short_names(list(found.values())))
     studies = tuple(_study_name(folder) for folder in folders)
-    return Selection(studies, tuple(named), tuple(problems), tuple(waiting))
+    return Selection(studies, tuple(named), tuple(problems), tuple(waiting), tuple(notes))
+
+
+def _is_study(folder: Path) -> bool:
+    """Whether adaptlab wrote it.
+
+    Raises:
+        StudyError: it is not there.
+    """
+    if not folder.exists():
+        raise StudyError(f"There is no folder {folder}: give the folder that `adaptlab compare --out` wrote.")
+    return (folder / "runs").is_dir() or StudyFolder(folder).study_path.is_file()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The runs of one folder; what is not a run goes to ``problems`` and ``waiting``."""
+
+    name: str
+    problems: list[Problem]
+    waiting: list[str]
+
+    def study(self, folder: Path) -> Iterator[RunRow]:
+        for run in StudyFolder(folder).runs():
+            row = _read_run(run, self.name)
+            if row is None:
+                self.waiting.append(run.name)
+            elif isinstance(row, Problem):
+                self.problems.append(row)
+            else:
+                yield row
+
+    def foreign(self, folder: Path, notes: dict[str, None]) -> Iterator[RunRow]:
+        found = read_foreign(folder)
+        if found is None:
+            raise StudyError(
+                f"{folder} is not a study (it has neither study.yaml nor a folder runs) and holds no results of other "
+                "tools (eval_results.json, all_results.json, peft's method_comparison): give a folder that `adaptlab "
+                "compare --out` wrote, or one with such results."
+            )
+        self.problems.extend(Problem(problem.file, problem.reason) for problem in found.problems)
+        self.waiting.extend(found.waiting)
+        notes |= dict.fromkeys(found.notes)
+        for run in found.runs:
+            yield _foreign_row(run, self.name)
+
+
+def _foreign_row(run: ForeignRun, study: str) -> RunRow:
+    return RunRow(
+        study=study,
+        name=run.name,
+        id=run.id,
+        task=run.task,
+        model=run.model,
+        method=run.method,
+        method_name=run.method_name,
+        seed=run.seed,
+        status=run.status,
+        primary=run.primary,
+        metrics=run.metrics,
+        parameters=run.parameters,
+        cost=run.cost,
+        given=run.config,
+        resolved=run.config,
+        training=run.training,
+        environment=run.environment,
+        engine=run.tool,
+        warnings=run.warnings,
+        error=run.error,
+        started=run.started,
+        points=run.curve,
+    )
 
 
 def curve_problems(rows: Iterable[RunRow]) -> list[Problem]:
@@ -147,18 +223,6 @@ def curve_problems(rows: Iterable[RunRow]) -> list[Problem]:
 
 def _study_name(folder: Path) -> str:
     return folder.resolve().name
-
-
-def _run_folders(folder: Path) -> list[RunFolder]:
-    if not folder.is_dir():
-        raise StudyError(f"There is no folder {folder}: give the folder that `adaptlab compare --out` wrote.")
-    study = StudyFolder(folder)
-    if not (folder / "runs").is_dir() and not study.study_path.is_file():
-        raise StudyError(
-            f"{folder} is not a study: it has neither study.yaml nor a folder runs; "
-            "give the folder that `adaptlab compare --out` wrote."
-        )
-    return study.runs()
 
 
 def _read_run(run: RunFolder, study: str) -> RunRow | Problem | None:
@@ -224,14 +288,19 @@ def _with_short_names(rows: list[RunRow]) -> list[RunRow]:
     models, tasks = _short_names({row.model for row in rows}), _short_names({row.task for row in rows})
     weights: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        weights[row.model].add(row.resolved["identity"]["weights"])
+        weights[row.model] |= {_weights(row)} - {""}
     named = []
     for row in rows:
         model = models[row.model]
-        if len(weights[row.model]) > 1:
-            model += f" ({row.resolved['identity']['weights'].split(':')[-1][:6]})"
+        if len(weights[row.model]) > 1 and _weights(row):
+            model += f" ({_weights(row).split(':')[-1][:6]})"
         named.append(replace(row, model=model, task=tasks[row.task]))
     return sorted(named, key=lambda row: (row.task, row.model, row.name))
+
+
+def _weights(row: RunRow) -> str:
+    """Digest of the base's weights; empty where another tool did not tell."""
+    return str(row.resolved.get("identity", {}).get("weights", ""))
 
 
 def _short_names(names: set[str]) -> dict[str, str]:

@@ -209,14 +209,16 @@ def _notes(selection: Selection, variants: Sequence[AcrossTasks], machines: Mapp
         run = f"`adaptlab compare ... --out {selection.studies[0]}` runs it"
         notes = [f"No run of this study has left a record yet{where}: {run}."]
     else:
+        rows_used = "" if selection.notes else ", on rows that neither trained nor selected anything"
         notes = [
-            "Scores are means ± sample standard deviation over seeds, on rows that neither trained nor selected "
-            "anything; n=1 is a single run, whose spread is unknown.",
+            f"Scores are means ± sample standard deviation over seeds{rows_used}; n=1 is a single run, whose spread is "
+            "unknown.",
             *_what_bold_means(summary(selection).comparisons),
         ]
         if any(variant.missing for variant in variants) and len({row.task for row in rows}) > 1:
             notes.append("The mean of tasks is formed per seed, from seeds that have every task. " + _missing(variants))
         notes.append("Training s is the wall clock of the training steps of one run, without loading and evaluation.")
+    notes += selection.notes
     if rows and selection.waiting:
         notes.append(f"Runs without a record yet: {len(selection.waiting)}.")
     if len(machines) > 1:

@@ -32,12 +32,12 @@ class ConfigPart(_Part):
 
 
 class Primary(_Part):
-    """The number that tables show: the task's first metric on its first report set. ``stderr`` is over the items."""
+    """The number that tables show: the task's first metric on its first report set. ``stderr`` is over the rows."""
 
     name: str
     value: float
     stderr: float | None = None
-    n: int
+    n: int | None  # None: another tool did not say
     evaluation_set: str
     higher_is_better: bool = True
 
