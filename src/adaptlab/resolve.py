@@ -24,6 +24,7 @@ from adaptlab.config import (
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Setup
+from adaptlab.methods._capabilities import quantised_refusal
 from adaptlab.metrics import registry as metrics
 from adaptlab.models._base import Layout
 from adaptlab.models.identity import read_config, weights_identity
@@ -225,6 +226,7 @@ def check_method(model: nn.Module, layout: Layout, config: RunConfig, device: st
     if config.training.dtype == "float64":
         raise ConfigError(f"A base in {how} computes in 32 bits at most: give --dtype float32, or leave quantize out.")
     why = quantize.refusal(model, layout, how, method.trains_of_base(layout, setup), method.name)
+    why = why or quantised_refusal(method.name, layout.kind, how)
     if why is not None:
         raise ConfigError(why)
 

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adaptlab.cli.output import Json, LogLevel, Output, Quiet
 from adaptlab.cli.report import StudyDir
+from adaptlab.methods._capabilities import KINDS, SHOWN
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from adaptlab.methods._capabilities import Capabilities
 
 app = typer.Typer(no_args_is_help=True, help="What there is: methods, tasks, metrics, models, and the runs of a study.")
 
 
 @app.command()
-def methods(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "warning") -> None:
-    """Ways of adapting a model, with their options (for --set METHOD.OPTION=V)."""
+def methods(
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="What each method can do on which kind of model, as it was tried.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Ways of adapting a model, with their options (for --set METHOD.OPTION=V), or what each can do (--matrix)."""
+    from adaptlab.config import SPELLINGS
     from adaptlab.methods import registry
 
+    if matrix:
+        _show_matrix(Output.start(json, quiet, log_level))
+        return
     rows = [
         {
             "name": method.name,
@@ -33,8 +49,9 @@ def methods(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "war
         }
         for method in registry.all()
     ]
+    output = Output.start(json, quiet, log_level)
     _show(
-        Output.start(json, quiet, log_level),
+        output,
         rows,
         {
             "method": lambda row: row["name"],
@@ -44,6 +61,43 @@ def methods(json: Json = False, quiet: Quiet = False, log_level: LogLevel = "war
         },
         wraps="what it does",
     )
+    for name, meant in SPELLINGS.items():
+        output.show(f"{name} is {meant['name']} on a base in {meant['quantize']}.")
+
+
+def _show_matrix(output: Output) -> None:
+    """The shipped answers, three kinds of model side by side; ``list`` imports nothing heavy, so nothing is tried."""
+    from dataclasses import asdict
+
+    from adaptlab.methods._capabilities import capabilities
+
+    found = capabilities()
+    output.document(asdict(found))
+    output.show(_matrix(found))
+    output.show("enc encoder   dec decoder   e-d encoder-decoder, each with a head")
+    output.show("tr trains   re saved and reloaded   me export --merge   4b 8b on a base in 4 or 8 bits (--quantize)")
+    output.show("✓ yes   ✗ no   ~ yes, but PEFT's merge into quantised weights fails (export --merge does without it)")
+    columns = {title: itemgetter(n) for n, title in enumerate(("method", "what", "where", "why not"))}
+    output.show(_table(list(found.reasons(SHOWN)), columns, "why not"))
+    versions = ", ".join(f"{name} {number}" for name, number in found.versions.items())
+    output.show(f"Tried on tiny models ({', '.join(found.models.values())}) on a CPU, with {versions}.")
+
+
+def _matrix(found: Capabilities) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("\nmethod", no_wrap=True)
+    for kind in ("enc", "dec", "e-d"):
+        for n, head in enumerate(("tr", "re", "me", "4b", "8b")):
+            table.add_column(f"\n{head}" if n else f"{kind}\n{head}", no_wrap=True)
+    styles = {"✓": "green", "~": "yellow", "✗": "red"}
+    for name in found.methods:
+        marks = [found.mark(name, kind, question) for kind in KINDS for question in SHOWN]
+        table.add_row(name, *(Text(mark, styles[mark]) for mark in marks))
+    return table
 
 
 @app.command()
@@ -164,7 +218,7 @@ def _show(output: Output, rows: list[dict[str, Any]], columns: dict[str, Any], *
     output.show(_table(rows, columns, wraps))
 
 
-def _table(rows: list[dict[str, Any]], columns: dict[str, Any], wraps: str) -> Table:
+def _table(rows: Sequence[Any], columns: dict[str, Any], wraps: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

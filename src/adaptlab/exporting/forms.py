@@ -49,12 +49,14 @@ def merged(attached: Attached, base: Base) -> nn.Module:
     model = attached.model
     if isinstance(model, PeftModel):
         _refuse_tied(attached)
+        release_head(model)
         try:
             return model.merge_and_unload(safe_merge=True)  # type: ignore[operator,no-any-return,unused-ignore]
         except Exception as error:  # AttributeError, NotImplementedError, ValueError, by method
             raise _cannot_merge(attached, f": PEFT says {(str(error).splitlines() or [''])[0]!r}") from error
     if attached.method.placement not in ("base", "nothing"):
-        raise _cannot_merge(attached, ", for it adds layers that the base does not have")
+        what = "tokens to its input" if attached.method.placement == "prompt" else "layers that the base does not have"
+        raise _cannot_merge(attached, f", for it adds {what}")
     return model
 
 
@@ -78,6 +80,18 @@ def _on_dequantised_base(attached: Attached, base: Base) -> Attached:
         attached.method.save(attached, Path(folder))
         attached.method.load(other, Path(folder))
     return other
+
+
+def release_head(wrapped: nn.Module) -> None:
+    """Put trained copies of the head's modules in place of PEFT's wrappers around them.
+
+    Most methods' ``merge_and_unload`` takes such a wrapper for a layer, and fails on a head of several (T5's).
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(wrapped.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            wrapped.set_submodule(name, module.modules_to_save[module.active_adapters[0]])
 
 
 def _refuse_tied(attached: Attached) -> None:
