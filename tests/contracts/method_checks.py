@@ -81,10 +81,23 @@ def bench(folder: Path | str, *, quantize: Quantize = "none") -> Bench:
     return Bench(base, inputs, torch.arange(len(_TEXTS)) // (len(_TEXTS) // LABELS))
 
 
+#: For PEFT's methods without a row: options without a default that could work, and sizes that fit 32 features.
+PEFT_OPTIONS: dict[str, dict[str, Any]] = {
+    "adaption-prompt": {"adapter_len": 4, "adapter_layers": 2},
+    "cartridge": {"num_virtual_tokens": 4},
+    "cpt": {"cpt_token_ids": [5, 6], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 2]},
+    "multitask-prompt-tuning": {"num_virtual_tokens": 4},
+    "psoft": {"r": 8},
+    "trainable-tokens": {"token_indices": [5, 6, 7]},
+    "waveft": {"n_frequency": 64},
+}
+
+
 def example_options(method: Method) -> dict[str, Any]:
     """Values for options without a default: the first example that the option's field gives."""
     fields = method.Config.model_fields
-    return {name: (field.examples or [None])[0] for name, field in fields.items() if field.is_required()}
+    examples = {name: (field.examples or [None])[0] for name, field in fields.items() if field.is_required()}
+    return examples | PEFT_OPTIONS.get(method.name, {})
 
 
 def snapshot(parameters: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

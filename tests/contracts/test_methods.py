@@ -25,10 +25,15 @@ REFUSED = {
     **{("prefix-tuning", family): "computes its attention itself" for family in ("mpnet", "deberta-v2")},
 }
 
-every_method = pytest.mark.parametrize("method", registry.all(), ids=lambda method: method.name)
+#: What PEFT alone knows is probed on three kinds of model (tests/methods/test_peft_generic.py); here one has to do.
+USABLE = [method for method in registry.all() if not method.unusable]
+#: In a tiny base all biases are zero, and these trained numbers are factors of them.
+FACTORS_OF_BIASES = ("glora",)
+
+every_method = pytest.mark.parametrize("method", USABLE, ids=lambda method: method.name)
 every_pair = pytest.mark.parametrize(
     ("method", "family"),
-    [(m, f) for m in registry.all() for f in FAMILIES if (m.name, f) not in REFUSED],
+    [(m, f) for m in USABLE for f in FAMILIES if (m.name, f) not in REFUSED and (not m.generic or f == "bert")],
     ids=lambda part: part if isinstance(part, str) else part.name,
 )
 
@@ -82,6 +87,8 @@ def test_training_moves_what_is_trained_and_nothing_else(
     bench.train(attached, 3)
     assert differing(frozen_before, frozen) == []
     assert differing(base_before, bench.base.model.state_dict().items()) == []
+    if method.name in FACTORS_OF_BIASES:
+        return
     without_gradient = [n for n, p in attached.trained.items() if p.grad is None or not p.grad.any()]
     assert without_gradient == []
     assert set(differing(trained_before, attached.trained.items())) == set(attached.trained)
@@ -129,7 +136,9 @@ def test_what_is_saved_is_what_was_trained_once(
     method.save(attached, tmp_path)
     saved = {name: tuple(tensor.shape) for name, tensor in method.saved(attached).items()}
     assert saved_shapes(tmp_path) == saved
-    if method.name != "p-tuning":  # whose network is dropped
+    if method.generic:  # PEFT's own choice, fixed projections included
+        assert saved_numbers(tmp_path) >= sum(p.numel() for p in attached.trained.values())
+    elif method.name != "p-tuning":  # whose network is dropped
         assert saved_numbers(tmp_path) == sum(p.numel() for p in attached.trained.values())
     else:
         assert saved_numbers(tmp_path) < sum(p.numel() for p in attached.trained.values())
@@ -195,6 +204,8 @@ def test_plugins_state_their_facts(method: Method) -> None:
 
 @every_method
 def test_a_real_model_learns_saves_and_loads(method: Method, minilm_folder: Path, tmp_path: Path) -> None:
+    if method.generic:
+        pytest.skip("no row: it was probed on tiny models")
     bench = _minilm(minilm_folder)
     attached = bench.attach(method)
     assert attached.model.get_parameter("bert.pooler.dense.weight").requires_grad == (method.name == "full")

@@ -46,6 +46,8 @@ def methods(
             "options": method.Config.model_json_schema().get("properties", {}),
             "aliases": method.aliases,
             "paper": method.paper,
+            "note": method.note,
+            "unusable": method.unusable,
         }
         for method in registry.all()
     ]
@@ -55,7 +57,9 @@ def methods(
         rows,
         {
             "method": lambda row: row["name"],
-            "what it does": lambda row: row["summary"],
+            "what it does": lambda row: (
+                f"cannot be trained here: {row['unusable']}" if row["unusable"] else row["summary"]
+            ),
             "learning rate": lambda row: f"{row['learning_rate']:g}".replace("e-0", "e-"),
             "options": lambda row: "\n".join(_option_words(name, o) for name, o in row["options"].items()),
         },

@@ -96,6 +96,8 @@ class Method(ABC):
         Config: the pydantic model of the options.
         learning_rates: default and range.
         aliases: other names an option is known by, e.g. ``{"alpha": "lora_alpha"}``.
+        generic: a method that PEFT alone knows; its rates and options are nobody's choice.
+        unusable: why it cannot be trained here, from a probe; empty where it can.
     """
 
     name: str
@@ -107,6 +109,8 @@ class Method(ABC):
     Config: type[MethodOptions] = MethodOptions
     learning_rates: LearningRates
     aliases: dict[str, str] = {}
+    generic: bool = False
+    unusable: str = ""
 
     @abstractmethod
     def attach(self, model: nn.Module, layout: Layout, setup: Setup) -> Attached:

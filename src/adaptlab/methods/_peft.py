@@ -126,6 +126,8 @@ class PeftMethod(Method):
 
         with _quiet_peft():
             wrapped: Any = get_peft_model(model, self._config(layout, setup))  # type: ignore[arg-type,unused-ignore]
+        # Said in a forward pass, of the hooks that watch one: they see the adapted layer, which calls the base's not.
+        warnings.filterwarnings("ignore", message="One of the base layers adapted with ShiRA has")
         trained, head = _split(wrapped, layout)
         wrapped.requires_grad_(False)
         if setup.head != "trained":
@@ -173,7 +175,7 @@ class PeftMethod(Method):
         """Say so where a target is a layer of a kind that PEFT's method cannot sit at, e.g. GPT-2's ``Conv1D``."""
         fitting = {layer.name for layer in layout.layers if layer.kind in self.row.layer_kinds}
         for target in split_targets(targets):
-            names = resolve_targets(layout, (target,), TARGETABLE)
+            names = resolve_targets(layout, (target,), (*TARGETABLE, *self.row.layer_kinds))
             if not fitting & set(names):
                 kind, kinds = layout.layer(names[0]).kind, " and ".join(self.row.layer_kinds)
                 raise ConfigError(
@@ -196,11 +198,15 @@ class PeftMethod(Method):
         names = self.target_names(layout, setup)
         _, settings = self._settle(layout, names, setup)
         with_head = bool(layout.head) and setup.head != "adapted"
-        return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.row.peft_type)](
+        build = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.row.peft_type)]
+        places: dict[str, Any] = {
+            "target_modules": list(names),
+            "modules_to_save": list(layout.head_modules) if with_head else None,
+        }
+        return build(
             # PEFT adds "classifier" and "score" to the head of SEQ_CLS by itself; an adapted head must not be there.
-            task_type=task_type(layout, with_head=with_head),
-            target_modules=list(names),
-            modules_to_save=list(layout.head_modules) if with_head else None,
+            task_type=task_type(layout, with_head=with_head),  # type: ignore[arg-type,unused-ignore]
+            **{name: value for name, value in places.items() if name in build.__dataclass_fields__},
             **settings,
         )
 
@@ -293,6 +299,8 @@ def _quiet_peft() -> Iterator[None]:
             "Specified to not (save|load) ",
             "Failed to load the CUDA extension",
             "Setting boft_n_butterfly_factor to 1",
+            "Unsupported layer type",  # LN tuning wraps whatever a norm is
+            "Sparse invariant checks are implicitly disabled",
         ):
             warnings.filterwarnings("ignore", message=meant)
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)

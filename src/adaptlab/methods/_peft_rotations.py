@@ -128,7 +128,24 @@ def _c3a_count(layer: Layer, options: Any) -> int:
     return int(layer.inputs * layer.outputs // options.block_size)
 
 
+def _norm_count(layer: Layer, options: Any) -> int:
+    """A copy of the gain, and of the bias where there is one."""
+    return layer.outputs * (2 if layer.bias else 1)
+
+
 ROWS = (
+    Row(
+        name="ln-tuning",
+        summary="copies of the norms' gains and biases, trained in their place",
+        paper="Qi et al. 2022, arXiv 2211.08682",
+        peft_type="LN_TUNING",
+        options=MethodOptions,
+        learning_rates=LearningRates(default=1e-3, low=1e-4, high=1e-2),
+        count=_norm_count,
+        targets=("norms",),
+        layer_kinds=("norm",),
+        note="The numbers of layer-norm, in an adapter that PEFT alone can load.",
+    ),
     Row(
         name="ia3",
         summary="learned factors on keys, values and what leads out of the feed-forward",

@@ -28,8 +28,16 @@ class Full(SelectionMethod):
         return dict(attached.model.named_parameters())
 
     def save(self, attached: Attached, folder: Path) -> None:
+        from transformers.utils import logging
+
         model: Any = attached.model
-        model.save_pretrained(folder)
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            model.save_pretrained(folder)
+        finally:
+            if bars:
+                logging.enable_progress_bar()
 
     def load(self, attached: Attached, folder: Path) -> None:
         model: Any = attached.model

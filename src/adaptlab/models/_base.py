@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from adaptlab.errors import ConfigError
@@ -89,6 +89,10 @@ class Layout:
     def owner(self, parameter: str) -> str:
         """The module that holds a parameter: its name without the last part."""
         return parameter.rpartition(".")[0]
+
+    def without_head(self) -> Layout:
+        """The same, answering as a language model does."""
+        return replace(self, head=(), head_modules=())
 
     def head_count(self) -> int:
         """Numbers in the head."""

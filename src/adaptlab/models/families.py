@@ -189,6 +189,11 @@ def _words(
     head_owners = {name.rpartition(".")[0] for name in head}
     words["head"] = [layer.name for layer in matrices if layer.name in head_owners]
     words["embeddings"] = _token_embeddings(model)
+    words["norms"] = [
+        layer.name
+        for layer in layers
+        if layer.kind == "norm" and not {layer.name, *layer.name.split(".")} & {*head_owners, "pooler"}
+    ]
     words["all-linear"] = [layer.name for layer in in_blocks if layer.name not in head_owners]
     return (
         {word: tuple(names) for word, names in words.items() if names},

@@ -39,6 +39,8 @@ def check_entry(entry: MethodEntry, index: int) -> list[Problem]:
         method = methods.get(entry.name)
     except UnknownNameError as error:
         return [Problem((*where, "name"), str(error))]
+    if method.unusable:
+        return [Problem((*where, "name"), f"'{entry.name}' cannot be trained here: {method.unusable}")]
     named = f"{entry.name}."
     known = [*keys_of(method.Config), *method.aliases]
     writable = [*known, *(key for key in MethodEntry.model_fields if key != "name")]
