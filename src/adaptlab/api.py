@@ -202,8 +202,10 @@ def evaluate(
     predictor = load(run_dir, device=device, model=model)
     config = task if isinstance(task, TaskConfig) else TaskConfig(name=task, eval_examples=eval_examples)
     plugin = find_task(config.name)
-    data = plugin.load(config, DataAccess(data_root=data_root))
+    access = DataAccess(data_root=data_root)
+    data = plugin.load(config, access) if plugin.trainable else plugin.look(config, access)
     metrics = predictor.score(data, data.metrics)
+    mapping = predictor.mapped(data).in_words(predictor.labels, data.labels)
     path = Path(run_dir) / "evaluations" / f"{safe_name(task_label(config.name))}.json"
     path.parent.mkdir(exist_ok=True)
     document: dict[str, Any] = {
@@ -211,9 +213,11 @@ def evaluate(
         "task_version": plugin.version,
         "data": data.fingerprint,
         "metrics": metrics,
+        "mapping": mapping,
     }
     write_atomically(path, json.dumps(document, indent=1).encode() + b"\n")
-    return Evaluation(path, metrics)
+    counted = ", ".join(f"{label} as {scored}" for label, scored in mapping.items())
+    return Evaluation(path, metrics, (f"The classes are not the run's own: {counted}.",) if mapping else ())
 
 
 def evaluate_adapter(

@@ -95,7 +95,8 @@ class Prompt(Frozen):
 class TaskConfig(Frozen):
     """A task and which of its rows are used. ``name`` is a plugin's name or a path to the user's own data.
 
-    ``prompts`` are the user's own, beside the task's; ``prompt`` names the one that is used.
+    ``prompts`` are the user's own, beside the task's; ``prompt`` names the one that is used. ``also_evaluate`` names
+    tasks on whose rows a run is looked at besides. ``balanced``: ``train_examples`` has as many rows of every class.
     """
 
     name: str
@@ -109,6 +110,8 @@ class TaskConfig(Frozen):
     max_length: Count | Literal["auto"] = "auto"
     prompt: str | None = None
     prompts: tuple[Prompt, ...] = ()
+    also_evaluate: tuple[str, ...] = ()
+    balanced: bool = False
 
 
 class MethodConfig(Frozen):
@@ -188,7 +191,7 @@ def run_id(resolved: RunConfig, identity: RunIdentity) -> str:
     config["method"].pop("label", None)
     # How columns were found is not content: what was read from them is, and the data's hash covers it.
     # Nor is what a prompt is called: its hash covers what it says.
-    for key in ("text_columns", "label_column", "delimiter", "prompt", "prompts"):
+    for key in ("text_columns", "label_column", "delimiter", "prompt", "prompts", "also_evaluate"):
         config["task"].pop(key, None)
     document = {"version": ID_VERSION, "config": config, "identity": identity.model_dump(exclude_none=True)}
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -270,6 +273,7 @@ class TaskEntry(Frozen):
     delimiter: str | None = None
     prompt: Axis[str] | None = None
     prompts: tuple[Prompt, ...] = ()
+    also_evaluate: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
 
 
 class StudyConfig(Frozen):
@@ -286,6 +290,7 @@ class StudyConfig(Frozen):
     select_examples: CountOrAll = "all"
     eval_examples: CountOrAll = "all"
     data_seed: Axis[int] = (0,)
+    balanced: bool = False
     max_length: Axis[Count | Literal["auto"]] = ("auto",)
     readout: Axis[Readout] = ("head",)
     objective: Axis[Objective] = ("supervised",)

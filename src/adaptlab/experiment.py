@@ -24,12 +24,12 @@ from adaptlab.measure.memory import MemoryMeter
 from adaptlab.measure.parameters import count_parameters
 from adaptlab.methods._base import Attached
 from adaptlab.metrics import registry as metrics
-from adaptlab.metrics import score, standard_error
+from adaptlab.metrics import score, score_set, standard_error
 from adaptlab.models.load import Base
 from adaptlab.probing import add_probe
 from adaptlab.resolve import ResolvedRun
 from adaptlab.runs.files import scrub
-from adaptlab.runs.record import ConfigPart, Cost, DataPart, ErrorPart, Primary, Record, Status
+from adaptlab.runs.record import ConfigPart, Cost, DataPart, ErrorPart, OutOfDomainPart, Primary, Record, Status
 from adaptlab.runs.store import Predictions, RunFolder, StudyFolder
 from adaptlab.study.events import RunStarted, StepDone
 from adaptlab.study.expand import task_label
@@ -215,8 +215,7 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None
     assert record.data is not None
     for name in run.data.report:
         rows = workshop.encoded(run, base, name)
-        answers = group.final_answer(trial.ready, name, rows)
-        record.metrics[name] = {**score(answers, run.data.kind, wanted), "n": len(rows)}
+        answers, record.metrics[name] = score_set(group.final_answer(trial.ready, name, rows), run.data, name)
         record.data.truncated[name] = rows.truncated
         scores = None if answers.probabilities is None else answers.probabilities.tolist()
         predictions.append(Predictions(name, rows.ids, answers.gold.tolist(), answers.predicted.tolist(), scores))
@@ -284,6 +283,16 @@ def _fresh_record(run: ResolvedRun, folder: RunFolder, workshop: Workshop) -> Re
             labels=list(data.labels),
             sizes={name: len(rows) for name, rows in splits(data).items()},
             warnings=list(data.warnings),
+            out_of_domain={
+                name: OutOfDomainPart(
+                    task=out.task,
+                    source=out.source,
+                    revision=out.revision,
+                    labels=list(out.labels),
+                    mapping=dict(out.mapping),
+                )
+                for name, out in data.out_of_domain.items()
+            },
         ),
         environment=environment(device=workshop.device, device_name=device_name, threads=torch.get_num_threads()),
         cost=Cost(),

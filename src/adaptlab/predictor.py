@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from adaptlab.errors import ConfigError, ModelError
 from adaptlab.evaluation import classify
 from adaptlab.methods._base import Attached
-from adaptlab.metrics import score
+from adaptlab.metrics import breakdown, read_as, score
 from adaptlab.metrics._base import Answers
 from adaptlab.models.identity import weights_identity
 from adaptlab.models.load import Base, load_base
@@ -17,6 +17,7 @@ from adaptlab.resolve import device as resolve_device
 from adaptlab.runs.record import Record
 from adaptlab.runs.store import RunFolder
 from adaptlab.tasks._base import Example, TaskData
+from adaptlab.tasks._elsewhere import Mapped, map_labels
 from adaptlab.training.encode import encode
 from adaptlab.training.precision import Precision
 from adaptlab.workshop import attach
@@ -130,21 +131,35 @@ class Predictor:
     def score(self, data: TaskData, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
         """Metrics on every report set of ``data``, whose labels may stand in another order than the run's.
 
+        Labels that are not the run's are read as two classes where that is known to be right (``mapped``).
+
         Raises:
             ConfigError: the labels of ``data`` are not those the run was trained on.
         """
-        if sorted(data.labels) != sorted(self.labels):
+        mapped = self.mapped(data)
+        results = {}
+        for name, examples in data.report.items():
+            rows = [replace(row, label=mapped.of_gold[int(row.label)]) for row in examples] if data.labels else examples
+            answers = self.answers(rows)
+            if mapped.labels != self.labels:
+                answers = read_as(answers, mapped.of_answer, len(mapped.labels))
+            parts = breakdown(answers, [row.groups for row in examples], wanted[0])
+            results[name] = {**score(answers, data.kind, wanted), **parts, "n": float(len(examples))}
+        return results
+
+    def mapped(self, data: TaskData) -> Mapped:
+        """How the run's classes are scored on ``data``.
+
+        Raises:
+            ConfigError: the labels of ``data`` are not those the run was trained on, and cannot be made alike.
+        """
+        mapped = map_labels(self.labels, data.labels)
+        if mapped is None:
             raise ConfigError(
                 f"The run answers with {', '.join(self.labels) or 'a number'}, the task has"
                 f" {', '.join(data.labels) or 'a number'}: give a task with the same labels."
             )
-        places = [self.labels.index(label) for label in data.labels]
-        results = {}
-        for name, examples in data.report.items():
-            rows = [replace(example, label=places[int(example.label)]) for example in examples] if places else examples
-            answers = self.answers(rows)
-            results[name] = {**score(answers, data.kind, wanted), "n": float(len(examples))}
-        return results
+        return mapped
 
     def answers(self, examples: Sequence[Example]) -> Answers:
         """Answers to ``examples`` with their gold labels."""

@@ -29,7 +29,7 @@ from adaptlab.metrics import registry as metrics
 from adaptlab.models._base import Layout
 from adaptlab.models.identity import read_config, weights_identity
 from adaptlab.study.expand import run_name
-from adaptlab.tasks import find_task
+from adaptlab.tasks import find_task, load_task
 from adaptlab.tasks._base import DataAccess, TaskData
 from adaptlab.tasks._prompts import prompt_digest
 
@@ -155,7 +155,7 @@ class Resolver:
     def _task_data(self, config: TaskConfig) -> TaskData:
         key = config.model_dump_json(exclude={"max_length"})
         if key not in self._data:
-            self._data[key] = find_task(config.name).load(config, self._access)
+            self._data[key] = load_task(config, self._access)
         return self._data[key]
 
     def _identity(self, model: ModelConfig) -> str:

@@ -18,7 +18,8 @@ from adaptlab.cli.main import app
 
 _ALWAYS = {"--json", "--quiet", "-q", "--log-level"}
 _RUNS = {
-    "--model", "--task", "--set", "--targets", "--quantize", "--train-examples", "--select-examples", "--eval-examples",
+    "--model", "--task", "--prompt", "--also-evaluate", "--balanced",
+    "--set", "--targets", "--quantize", "--train-examples", "--select-examples", "--eval-examples",
     "--max-length", "--data-seed", "--data-root", "--text-columns", "--label-column", "--delimiter", "--epochs",
     "--steps", "--batch-size", "--learning-rate", "--head-learning-rate", "--optimizer", "--schedule",
     "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights",

@@ -39,7 +39,15 @@ def test_a_study_is_the_product_of_its_axes() -> None:
 
 def test_every_value_of_a_study_reaches_its_run() -> None:
     (run,) = runs(
-        task={"name": "my.csv", "text_columns": ["a", "b"], "label_column": "y", "delimiter": ";", "prompt": "p"},
+        task={
+            "name": "my.csv",
+            "text_columns": ["a", "b"],
+            "label_column": "y",
+            "delimiter": ";",
+            "prompt": "p",
+            "also_evaluate": "hans",
+        },
+        balanced=True,
         model={"id": "a/b", "revision": "main"},
         train_examples=10,
         select_examples=20,
@@ -73,6 +81,8 @@ def test_every_value_of_a_study_reaches_its_run() -> None:
         "max_length": 64,
         "prompt": "p",
         "prompts": (),
+        "also_evaluate": ("hans",),
+        "balanced": True,
     }
     assert run.training.model_dump() == {
         "epochs": 3.0,

@@ -272,3 +272,22 @@ def test_what_only_some_rows_have_counts_for_the_fingerprint_where_they_have_it(
 
     assert len({print_of(), print_of(choices=("a",)), print_of(references=("a",)), print_of(groups=("a",))}) == 4
     assert print_of(choices=()) == print_of()
+
+
+def test_balanced_subsets_take_the_classes_in_turn_and_are_nested() -> None:
+    published = Published(rows(300, shares=(8, 1, 1)), rows(60, "validation"), rows(60, "test"))
+    labels = ("no", "yes", "perhaps")
+
+    def subset(count: int | str, **more: object) -> list[Example]:
+        return list(build(published, labels=labels, train_examples=count, **more).train)
+
+    for seed in (0, 1):
+        sizes = [2, 3, 4, 16, 90, 200, "all"]
+        taken = [subset(size, balanced=True, data_seed=seed) for size in sizes]
+        assert all(ids(fewer) < ids(more) for fewer, more in pairwise(taken))
+        for part in taken[1:5]:
+            counts = Counter(row.label for row in part)
+            assert max(counts.values()) - min(counts[label] for label in range(3)) <= 1
+        assert Counter(row.label for row in taken[5]) == {0: 140, 1: 30, 2: 30}, "a class that is used up gives no more"
+    assert ids(subset(30, balanced=True)) != ids(subset(30, balanced=True, data_seed=1))
+    assert Counter(row.label for row in subset(90))[0] > 60

@@ -48,6 +48,13 @@ Quantize = Annotated[
 TrainExamples = Annotated[str | None, _option("--train-examples", "N|all", "Rows that training may see.", _DATA)]
 SelectExamples = Annotated[str | None, _option("--select-examples", "N|all", "Rows that choose the checkpoint.", _DATA)]
 EvalExamples = Annotated[str | None, _option("--eval-examples", "N|all", "Rows of each report set.", _DATA)]
+Balanced = Annotated[bool, _option("--balanced", "", "As many training rows of every class.", _DATA)]
+Prompt = Annotated[
+    str | None, _option("--prompt", "P[,P]", "A task's prompt by name: see `adaptlab list tasks --json`.", _WHAT)
+]
+AlsoEvaluate = Annotated[
+    str | None, _option("--also-evaluate", "T[,T]", "Tasks to look at besides, e.g. out of the domain.", _DATA)
+]
 MaxLength = Annotated[str | None, _option("--max-length", "L|auto", "Tokens of a row that are read.", _DATA)]
 DataSeed = Annotated[str | None, _option("--data-seed", "N", "Which rows a subset takes; 0 by default.", _DATA)]
 DataRoot = Annotated[str | None, _option("--data-root", "DIR", "A folder of data sets laid out like the hub.", _DATA)]
@@ -127,7 +134,7 @@ _LISTS = (
     "batch_size", "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio",
     "dtype",
 )  # fmt: skip
-_OF_TASKS = ("text_columns", "label_column", "delimiter")
+_OF_TASKS = ("text_columns", "label_column", "delimiter", "prompt", "also_evaluate")
 _OF_MODELS = ("allow_pickle", "trust_remote_code")
 _WORDS = re.compile(r"[\w.-]+(,[\w.-]+)+")
 
@@ -161,8 +168,9 @@ def study_flags(given: Mapping[str, Any]) -> Flags:
     if study.get("max_grad_norm") == "none":
         study["max_grad_norm"] = None
     task = {key: keys[key] for key in _OF_TASKS if key in keys}
-    if "text_columns" in task:
-        task["text_columns"] = task["text_columns"].split(",")
+    for key in ("text_columns", "prompt", "also_evaluate"):
+        if key in task:
+            task[key] = task[key].split(",")
     model = {key: keys[key] for key in _OF_MODELS if key in keys}
     singular = {key: word for key, word in (("methods", "--method"), ("seeds", "--seed")) if word[2:] in given}
     return Flags(study, task, model, method_options(keys.get("set", ())), singular)

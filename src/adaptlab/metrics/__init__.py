@@ -12,9 +12,20 @@ from numpy.typing import NDArray
 from adaptlab.errors import ConfigError
 from adaptlab.metrics._base import Answers, Metric, as_objects
 from adaptlab.registry import Registry
-from adaptlab.tasks._base import Kind
+from adaptlab.tasks._base import Kind, TaskData
 
-__all__ = ["Answers", "Metric", "as_objects", "breakdown", "registry", "score", "selected", "standard_error"]
+__all__ = [
+    "Answers",
+    "Metric",
+    "as_objects",
+    "breakdown",
+    "read_as",
+    "registry",
+    "score",
+    "score_set",
+    "selected",
+    "standard_error",
+]
 
 registry: Registry[Metric] = Registry("metric", "adaptlab.metrics")
 
@@ -50,6 +61,19 @@ def score(answers: Answers, kind: Kind, wanted: Sequence[str]) -> dict[str, floa
     return {metric.name: float(metric.compute(answers)) for metric in (*asked, *usual)}
 
 
+def read_as(answers: Answers, of_answer: Sequence[int], classes: int) -> Answers:
+    """Answers in other classes: class ``i`` counts as ``of_answer[i]`` of ``classes``; gold is in those already.
+
+    What was answered is mapped, not weighed anew: the likeliest of the old classes decides, and probabilities add up.
+    """
+    places = np.array([*of_answer, -1])  # an unusable answer, -1, stays one
+    probabilities = None
+    if answers.probabilities is not None:
+        probabilities = answers.probabilities @ np.eye(classes)[np.array(of_answer)]
+    predicted = places[answers.predicted.astype(np.int64)]
+    return replace(answers, predicted=predicted, probabilities=probabilities, classes=classes)
+
+
 def breakdown(answers: Answers, groups: Sequence[Sequence[str]], metric_name: str) -> dict[str, float]:
     """The metric over each part of the set, as ``{"accuracy[lexical_overlap]": 0.5}``, parts sorted by name.
 
@@ -65,6 +89,20 @@ def breakdown(answers: Answers, groups: Sequence[Sequence[str]], metric_name: st
         f"{metric.name}[{name}]": float(metric.compute(selected(answers, np.array(parts[name]))))
         for name in sorted(parts)
     }
+
+
+def score_set(answers: Answers, data: TaskData, name: str) -> tuple[Answers, dict[str, float]]:
+    """A run's answers to the report set ``name`` of ``data``, in the set's own classes, and every metric of it.
+
+    Metrics are the set's own, its parts' (``accuracy[lexical_overlap]``), and ``n``, the number of rows.
+    """
+    out = data.out_of_domain.get(name)
+    wanted = data.metrics if out is None else out.metrics
+    if out is not None and out.of_answer is not None:
+        answers = read_as(answers, out.of_answer, len(out.labels))
+    rows = data.report[name]
+    parts = breakdown(answers, [row.groups for row in rows], wanted[0])
+    return answers, {**score(answers, data.kind, wanted), **parts, "n": float(len(rows))}
 
 
 def standard_error(metric_name: str, answers: Answers, *, resamples: int = 1000, seed: int = 0) -> float | None:

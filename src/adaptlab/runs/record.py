@@ -72,6 +72,16 @@ class Cost(_Part):
     trials: int = 1
 
 
+class OutOfDomainPart(_Part):
+    """A report set with another task's rows. ``mapping``: what each class of both tasks counts as; empty: as itself."""
+
+    task: str
+    source: str
+    revision: str | None = None
+    labels: list[str] = Field(default_factory=list)
+    mapping: dict[str, str] = Field(default_factory=dict)
+
+
 class DataPart(_Part):
     """Which rows were used. ``sizes`` has train, select and one entry per report set."""
 
@@ -83,6 +93,7 @@ class DataPart(_Part):
     sizes: dict[str, int] = Field(default_factory=dict)
     truncated: dict[str, int] = Field(default_factory=dict)  # rows that lost tokens, per split
     warnings: list[str] = Field(default_factory=list)
+    out_of_domain: dict[str, OutOfDomainPart] = Field(default_factory=dict)  # by report set
 
 
 class Environment(_Part):

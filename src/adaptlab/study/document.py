@@ -98,6 +98,8 @@ def check_study(document: Mapping[str, Any]) -> tuple[StudyConfig | None, list[P
         problems += check_entry(entry, index)
     for index, task in _entries(TaskEntry, "name", document.get("task")):
         problems += _refusal(find_task, task.name, ("task", index, "name"))
+        for place, other in enumerate(task.also_evaluate):
+            problems += _refusal(find_task, other, ("task", index, "also_evaluate", place))
     for index, model in _entries(ModelConfig, "id", document.get("model")):
         problems += _refusal(lambda name: locate(ModelConfig(id=name)), model.id, ("model", index, "id"))
     return study if not problems else None, problems

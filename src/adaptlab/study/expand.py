@@ -132,6 +132,8 @@ def _tasks(study: StudyConfig) -> Iterator[TaskConfig]:
                 max_length=max_length,
                 prompt=prompt,
                 prompts=entry.prompts,
+                also_evaluate=entry.also_evaluate,
+                balanced=study.balanced,
             )
 
 

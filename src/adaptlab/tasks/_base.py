@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adaptlab.config import Prompt, TaskConfig
@@ -36,12 +36,35 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class OutOfDomain:
+    """A report set with the rows of another task.
+
+    Attributes:
+        task: its name, or the name of the user's file.
+        labels: the classes that are scored; the rows' labels are places in it.
+        of_answer: for each class of the task that trains, the place in ``labels`` that it counts as; ``None`` where
+            ``labels`` are that task's.
+        mapping: the same in words, for both tasks' classes; empty where ``of_answer`` is ``None``.
+        metrics: names of the metrics to compute on it.
+    """
+
+    task: str
+    source: str
+    revision: str | None
+    labels: tuple[str, ...]
+    of_answer: tuple[int, ...] | None
+    mapping: Mapping[str, str]
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskData:
     """A task's rows, ready to use: who trains, who selects, who is looked at once.
 
     Attributes:
         labels: the names of the classes, in the order of their indices; empty for regression and generation.
         report: evaluation sets by name; the first is the primary one.
+        out_of_domain: of those, the ones that come from other tasks.
         source: hub id, or the file's name (never a path of the machine).
         fingerprint: ``"sha256:..."`` over every row of every split *after* subsetting.
         warnings: sentences for the record, e.g. a class that a few-shot subset lacks.
@@ -64,6 +87,7 @@ class TaskData:
     metrics: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     prompts: tuple[Prompt, ...] = ()
+    out_of_domain: Mapping[str, OutOfDomain] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +128,13 @@ class Task(ABC):
             ConfigError: the prompt that ``config`` asks for is unknown or does not fit.
             HubError: the rows are on a hub that cannot be reached.
         """
+
+    def look(self, config: TaskConfig, access: DataAccess) -> TaskData:
+        """The rows that ``--also-evaluate`` looks at, as the only report set; nothing trains or selects on them.
+
+        Raises:
+            DataError, HubError, ConfigError: as :meth:`load`.
+        """
+        data = self.load(config, access)
+        name = next(iter(data.report))
+        return replace(data, train=(), select=(), report={name: data.report[name]})

@@ -1,17 +1,19 @@
-"""The user's own rows: a file, or a folder with train, validation and test files."""
+"""The user's own rows: a file, a folder with train, validation and test files, or any data set of the hub."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adaptlab.config import Prompt, TaskConfig
-from adaptlab.errors import DataError
+from adaptlab.errors import ConfigError, DataError
 from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
-from adaptlab.tasks._labels import interpret, unlabelled
-from adaptlab.tasks._splits import Published, assemble
+from adaptlab.tasks._labels import Meaning, interpret, unlabelled
+from adaptlab.tasks._sources import Address, find_rows
+from adaptlab.tasks._splits import Published, assemble, fingerprint, report_subset
 from adaptlab.tasks._table import FORMATS, Table, format_of, read_table
 
 #: Usual names of a pair's columns, then of a single text, then of the label; the first that is there counts.
@@ -64,37 +66,99 @@ class _Columns:
     label: str
 
 
-class FileTask(Task):
-    """A task from a file (csv, tsv, jsonl, parquet; gzipped or not), or from a folder with one such file a split.
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Tables by split, and what they are called in messages. ``source`` is for the record."""
+
+    tables: dict[str, Table]
+    names: dict[str, str]
+    source: str
+    revision: str | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    by_split: dict[str, list[Example]]
+    meaning: Meaning
+    columns: _Columns
+    source: _Source
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("accuracy", "macro_f1") if self.meaning.kind == "classification" else ("pearson", "spearman")
+
+
+class OwnRows(Task):
+    """Rows about which the user says where text and label stand, or their columns' names do.
 
     Kind, labels and metrics are in the ``TaskData`` that ``load`` gives: only the rows tell. ``name`` is the same for
-    every path, because a run is known by what the rows say and not by where they lie.
+    all of them, because a run is known by what the rows say and not by where they lie.
     """
 
     name = "files"
-    summary = "your own rows: a csv, tsv, jsonl or parquet file, or a folder with train, validation and test files"
     version = 1
     kind = "classification"
     metrics = ()
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    @abstractmethod
+    def read(self, config: TaskConfig, access: DataAccess) -> _Source:
+        """The tables, train among them."""
 
     def load(self, config: TaskConfig, access: DataAccess) -> TaskData:
-        """Read the file or folder. See ``Task.load``."""
-        files, warnings = _split_files(self.path)
-        tables = {split: read_table(file, config.delimiter) for split, file in files.items()}
-        names = {split: file.name for split, file in files.items()}
+        """Read the rows and find out what they ask. See ``Task.load``."""
+        rows = self._rows(config, access)
+        splits = rows.by_split
+        return assemble(
+            Published(
+                train=splits["train"],
+                validation=splits.get("validation", ()),
+                test=splits.get("test", ()),
+                report_name="validation" if "validation" in splits and "test" not in splits else "test",
+            ),
+            kind=rows.meaning.kind,
+            labels=rows.meaning.names,
+            metrics=rows.metrics,
+            config=config,
+            columns=rows.columns.texts,
+            prompts=plain_prompts(rows.columns.texts),
+            source=rows.source.source,
+            revision=rows.source.revision,
+            warnings=rows.source.warnings,
+        )
+
+    def look(self, config: TaskConfig, access: DataAccess) -> TaskData:
+        """The test rows, else the validation rows, else all there are."""
+        rows = self._rows(config, access)
+        split = next(split for split in ("test", "validation", "train") if split in rows.by_split)
+        report, warnings = report_subset(rows.by_split[split], config, split)
+        return TaskData(
+            kind=rows.meaning.kind,
+            labels=rows.meaning.names,
+            train=(),
+            select=(),
+            report={split: report},
+            source=rows.source.source,
+            revision=rows.source.revision,
+            fingerprint=fingerprint(rows.meaning.kind, rows.meaning.names, {split: report}),
+            warnings=(*rows.source.warnings, *warnings),
+            metrics=rows.metrics,
+            columns=rows.columns.texts,
+        )
+
+    def _rows(self, config: TaskConfig, access: DataAccess) -> _Rows:
+        source = self.read(config, access)
+        tables, names = source.tables, source.names
         columns = _find_columns(tables["train"], names["train"], config)
         if "test" in tables and columns.label not in tables["test"].columns:
             del tables["test"]
-            warnings.append(f"{names['test']} has no column '{columns.label}': it is not used.")
+            source.warnings.append(f"{names['test']} has no column '{columns.label}': it is not used.")
         answers = {split: _answers(table, columns, names[split]) for split, table in tables.items()}
         if "test" in answers and unlabelled(answers["test"], answers["train"]):
             del tables["test"], answers["test"]
-            warnings.append(f"{names['test']} has the label -1 on every row, which means none: it is not used.")
+            source.warnings.append(f"{names['test']} has the label -1 on every row, which means none: it is not used.")
         meaning = interpret(answers, tables["train"].class_names.get(columns.label), names)
-        rows = {
+        by_split = {
             split: [
                 Example(f"{split}/{place}", text, label)
                 for place, (text, label) in enumerate(
@@ -103,22 +167,46 @@ class FileTask(Task):
             ]
             for split, table in tables.items()
         }
-        return assemble(
-            Published(
-                train=rows["train"],
-                validation=rows.get("validation", ()),
-                test=rows.get("test", ()),
-                report_name="validation" if "validation" in rows and "test" not in rows else "test",
-            ),
-            kind=meaning.kind,
-            labels=meaning.names,
-            metrics=("accuracy", "macro_f1") if meaning.kind == "classification" else ("pearson", "spearman"),
-            config=config,
-            columns=columns.texts,
-            prompts=plain_prompts(columns.texts),
-            source=self.path.name,
-            warnings=warnings,
-        )
+        return _Rows(by_split, meaning, columns, source)
+
+
+class FileTask(OwnRows):
+    """A file (csv, tsv, jsonl, parquet; gzipped or not), or a folder with one such file a split."""
+
+    summary = "your own rows: a csv, tsv, jsonl or parquet file, or a folder with train, validation and test files"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, config: TaskConfig, access: DataAccess) -> _Source:
+        files, warnings = _split_files(self.path)
+        tables = {split: read_table(file, config.delimiter) for split, file in files.items()}
+        return _Source(tables, {split: file.name for split, file in files.items()}, self.path.name, None, warnings)
+
+
+class HubRows(OwnRows):
+    """Any data set on the hub, or in a data root: ``hub:org/name``, ``hub:org/name/config``, ``hub:org/name@revision``.
+
+    Its columns are given, or found, as those of a file.
+    """
+
+    summary = "any data set of the hub by its id, as hub:org/name or hub:org/name/config"
+    prefix = "hub:"
+
+    def __init__(self, name: str) -> None:
+        written, _, revision = name.removeprefix(self.prefix).partition("@")
+        parts = written.split("/")
+        if len(parts) not in (2, 3) or not all(parts):
+            raise ConfigError(f"'{name}' names no data set: give hub:org/name, or hub:org/name/config.")
+        self.address = Address("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None)
+        self.hub_id = self.address.hub_id
+
+    def read(self, config: TaskConfig, access: DataAccess) -> _Source:
+        if config.delimiter is not None:
+            raise ConfigError(f"--delimiter was given for {self.address}, which is no text file: leave it out.")
+        found = find_rows(self.address, ["train"], ["validation", "test"], access)
+        names = {split: f"{self.address}/{split}" for split in found.tables}
+        return _Source(dict(found.tables), names, str(self.address), found.revision, [])
 
 
 def plain_prompts(columns: Sequence[str]) -> tuple[Prompt, ...]:

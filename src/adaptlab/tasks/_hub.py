@@ -9,7 +9,7 @@ from adaptlab.config import TaskConfig
 from adaptlab.errors import ConfigError, DataError
 from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
 from adaptlab.tasks._sources import Address, find_rows
-from adaptlab.tasks._splits import Published, assemble
+from adaptlab.tasks._splits import Published, assemble, fingerprint, report_subset
 from adaptlab.tasks._table import Table
 
 
@@ -74,6 +74,28 @@ class HubTask(Task):
             source="/".join(filter(None, [self.hub_id, self.hub_config])),
             revision=found.revision,
             warnings=[f"The source has no {split}: nothing is reported on it." for split in absent],
+        )
+
+    def look(self, config: TaskConfig, access: DataAccess) -> TaskData:
+        """The test rows, or all validation rows where there is no test: none of them is needed for selection."""
+        refuse_file_options(self.name, config)
+        split = self.test_split or self.validation_split
+        if split is None:
+            return super().look(config, access)
+        found = find_rows(Address(self.hub_id, self.hub_config, self.revision), [split], [], access)
+        rows, warnings = report_subset(self.examples(split, found.tables[split]), config, split)
+        return TaskData(
+            kind=self.kind,
+            labels=self.labels,
+            train=(),
+            select=(),
+            report={split: rows},
+            source="/".join(filter(None, [self.hub_id, self.hub_config])),
+            revision=found.revision,
+            fingerprint=fingerprint(self.kind, self.labels, {split: rows}),
+            warnings=tuple(warnings),
+            metrics=self.metrics,
+            columns=self.text_columns,
         )
 
     def examples(self, split: str, table: Table) -> list[Example]:

@@ -80,12 +80,17 @@ def assemble(
     if prompts:
         divided, labels, prompts = _without_unasked(divided, kind, labels, prompts)
     check_labels(divided, kind, labels, source)
-    train, few = _subset(divided.train, config.train_examples, f"train {config.data_seed}", "training")
+    train, few = _subset(
+        divided.train,
+        config.train_examples,
+        f"train {config.data_seed}",
+        "training",
+        balanced=config.balanced and kind == "classification",
+    )
     select, few_select = _subset(divided.select, config.select_examples, f"select {config.data_seed}", "selection")
     report, few_report = {}, []
     for name, rows in divided.report.items():
-        # The same rows for every data seed, so that runs which differ in it answer the same questions.
-        report[name], few_one = _subset(rows, config.eval_examples, f"report {name}", name)
+        report[name], few_one = report_subset(rows, config, name)
         few_report += few_one
     said = [*warnings, *divided.warnings, *few, *few_select, *few_report]
     if kind == "classification":
@@ -250,16 +255,35 @@ def _without_unasked(
     return fewer, tuple(labels[index] for index in kept), (in_use,)
 
 
+def report_subset(rows: list[Example], config: TaskConfig, name: str) -> tuple[list[Example], list[str]]:
+    """The rows of a report set that ``config`` asks for, the same for every data seed, and what is to be said."""
+    return _subset(rows, config.eval_examples, f"report {name}", name)
+
+
 def _place(salt: str, row: Example) -> bytes:
     return hashlib.blake2b(f"{salt}\0{row.id}".encode(), digest_size=8).digest()
 
 
-def _subset(rows: list[Example], count: CountOrAll, salt: str, use: str) -> tuple[list[Example], list[str]]:
+def _subset(
+    rows: list[Example], count: CountOrAll, salt: str, use: str, *, balanced: bool = False
+) -> tuple[list[Example], list[str]]:
+    """``count`` of the rows, in their order: a larger count's rows have a smaller one's among them.
+
+    ``balanced`` takes the classes in turn, so that two classes never differ by more than a row while both have any.
+    """
     if count == "all" or count == len(rows):
         return rows, []
     if count > len(rows):
         return rows, [f"{count} {use} examples were asked for and there are {len(rows)}: all are used."]
-    chosen = {row.id for row in sorted(rows, key=lambda row: _place(salt, row))[:count]}
+    drawn = sorted(rows, key=lambda row: _place(salt, row))
+    if balanced:
+        turn: Counter[object] = Counter()
+        turns = []
+        for row in drawn:
+            turns.append(turn[row.label])
+            turn[row.label] += 1
+        drawn = [row for _, row in sorted(zip(turns, drawn, strict=True), key=lambda pair: pair[0])]
+    chosen = {row.id for row in drawn[:count]}
     return [row for row in rows if row.id in chosen], []
 
 
