@@ -50,7 +50,7 @@ LIGHT_PARTS = {
 }  # fmt: skip
 
 #: The modules that a method attaches: imported where it attaches, never by the file that names the method.
-ATTACHED = {"adaptlab.methods._bottleneck", "adaptlab.methods._virtual"}
+ATTACHED = {"adaptlab.methods._bottleneck", "adaptlab.methods._doll", "adaptlab.methods._virtual"}
 
 KNOWN = modules()
 
