@@ -9,7 +9,7 @@ import ast
 import typing
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,4 @@ def _tree(file: Path) -> ast.Module:
 
 @cache
 def _root() -> Path:
-    spec = find_spec("peft")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent
+    return Path(str(distribution("peft").locate_file("peft")))
