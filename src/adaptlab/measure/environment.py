@@ -20,6 +20,7 @@ _PACKAGES = (
     "datasets",
     "safetensors",
     "accelerate",
+    "bitsandbytes",
     "numpy",
 )
 
