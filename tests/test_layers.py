@@ -39,14 +39,14 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.
 COMPOSERS = (
     "resolve", "planning", "workshop", "costing", "probing", "group", "experiment", "worker", "adapter", "predictor",
-    "exporting", "api", "cli", "__init__", "__main__",
+    "exporting", "notebook", "api", "cli", "__init__", "__main__",
 )  # fmt: skip
 
 #: Nothing here may load these, not even through another module of the project.
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "sentence_transformers", "bitsandbytes"}
 LIGHT_PARTS = {
     "errors", "registry", "config", "runs", "tasks", "metrics", "methods", "study", "launchers", "report", "cli",
-    "signals", "resolve", "planning", "api", "__init__", "__main__",
+    "signals", "resolve", "planning", "notebook", "api", "__init__", "__main__",
 }  # fmt: skip
 
 #: The modules that a method attaches: imported where it attaches, never by the file that names the method.

@@ -3,6 +3,7 @@
 >>> import adaptlab
 >>> study = adaptlab.study_of(task="sst2", methods=["head", "lora"], seeds=3)
 >>> result = adaptlab.compare(study, out="sst2-study")
+>>> adaptlab.Study.load("sst2-study").answer
 >>> adaptlab.load(result.folder / "runs" / result.records[-1].name).predict(["a moving film"])
 """
 
@@ -20,11 +21,13 @@ from adaptlab.api import (
 )
 from adaptlab.config import StudyConfig
 from adaptlab.errors import AdaptlabError
+from adaptlab.notebook import Study
 
 __version__ = "0.1.0"
 __all__ = [
     "AdaptlabError",
     "Evaluation",
+    "Study",
     "StudyConfig",
     "StudyResult",
     "compare",

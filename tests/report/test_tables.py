@@ -13,7 +13,7 @@ from rich.console import Console
 
 from adaptlab.report.markup import latex, latex_text, markdown
 from adaptlab.report.select import Selection, read_studies
-from adaptlab.report.sheets import methods_csv, pairs_csv, results_csv
+from adaptlab.report.sheets import methods_sheet, pairs_sheet, runs_sheet
 from adaptlab.report.summary import summary
 from adaptlab.report.tables import results_grid
 from adaptlab.report.terminal import terminal_report
@@ -123,7 +123,7 @@ def test_files_left_out_are_named_under_every_table(tmp_path: Path) -> None:
 
 
 def test_the_csv_has_one_line_per_run_and_every_figure(selection: Selection) -> None:
-    lines = list(csv.DictReader(io.StringIO(results_csv(selection.rows))))
+    lines = list(csv.DictReader(io.StringIO(runs_sheet(selection.rows).csv())))
     assert len(lines) == 30
     by_name = {line["name"]: line for line in lines}
     for row in selection.rows:
@@ -142,7 +142,7 @@ def test_the_csv_has_one_line_per_run_and_every_figure(selection: Selection) -> 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2", "@x", "\tx"])
 def test_no_spreadsheet_runs_a_text_of_the_csv(tmp_path: Path, text: str) -> None:
     folder = build_study(tmp_path / "study", [Run(replace(METHODS[0], label=text))], predictions=False)
-    [line] = csv.DictReader(io.StringIO(results_csv(read_studies([folder]).rows)))
+    [line] = csv.DictReader(io.StringIO(runs_sheet(read_studies([folder]).rows).csv()))
     assert line["method"] == f"'{text}"
     assert float(line["primary.value"]) == score_of(Run(replace(METHODS[0], label=text)))
 
@@ -159,14 +159,14 @@ def test_markup_in_a_label_stays_text(tmp_path: Path) -> None:
 
 def test_methods_and_pairs_have_a_line_each(selection: Selection) -> None:
     found = summary(selection)
-    methods = list(csv.DictReader(io.StringIO(methods_csv(found))))
+    methods = list(csv.DictReader(io.StringIO(methods_sheet(found).csv())))
     assert [line["method"] for line in methods if line["task"] == "sst2"] == ["full", "lora", "ia3", "bitfit", "head"]
     assert [line["standing"] for line in methods[5:10]] == ["best", "tied", "tied", "worse", "worse"]
     assert [comparison.task for comparison in found.comparisons] == ["mrpc", "sst2", None]
     full = methods[5]
     assert float(full["low"]) < float(full["mean"]) < float(full["high"])
     assert float(full["train_seconds@cpu-2-2.13.0"]) == pytest.approx(31, rel=0.03)
-    pairs = list(csv.DictReader(io.StringIO(pairs_csv(found))))
+    pairs = list(csv.DictReader(io.StringIO(pairs_sheet(found).csv())))
     assert len(pairs) == 30
     bitfit = next(line for line in pairs if (line["task"], line["first"], line["second"]) == ("sst2", "bitfit", "full"))
     assert bitfit["methods.differ"] == "True"

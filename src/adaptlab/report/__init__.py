@@ -11,7 +11,7 @@ from adaptlab.errors import ConfigError
 from adaptlab.report.markup import latex, markdown
 from adaptlab.report.page import page
 from adaptlab.report.select import RunRow, Selection, read_studies
-from adaptlab.report.sheets import methods_csv, pairs_csv, results_csv
+from adaptlab.report.sheets import methods_sheet, pairs_sheet, runs_sheet
 from adaptlab.report.summary import ReportSummary, as_json, summary
 from adaptlab.report.terminal import terminal_report
 from adaptlab.report.where import parse, select
@@ -95,9 +95,9 @@ def write_selection(selection: Selection, folder: Path, *, figures: Sequence[str
     )
     found = summary(selection)
     for path, text in (
-        (paths.csv, results_csv(selection.rows)),
-        (paths.methods, methods_csv(found)),
-        (paths.pairs, pairs_csv(found)),
+        (paths.csv, runs_sheet(selection.rows).csv()),
+        (paths.methods, methods_sheet(found).csv()),
+        (paths.pairs, pairs_sheet(found).csv()),
         (paths.summary, json.dumps(as_json(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
         (paths.markdown, markdown(selection)),
         (paths.latex, latex(selection)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from adaptlab.runs.files import cannot_write, write_atomically
 
 #: Pixels of a PNG per pixel of the chart.
 PNG_SCALE = 2.0
-
-
 #: The kinds of files a figure can be.
 KINDS = ("svg", "pdf", "png")
 
@@ -45,22 +43,23 @@ def write_figures(selection: Selection, folder: Path, kinds: Sequence[str] = KIN
             except NothingToDrawError:
                 continue
             for kind in kinds:
-                render = _renderers()[kind]
                 path = folder / f"{_file_name(task, model, chart.name)}.{kind}"
-                write_atomically(path, render(json.dumps(spec)))
+                write_atomically(path, rendered(spec, kind))
                 written.append(path)
     return tuple(written)
 
 
-def _renderers() -> dict[str, Callable[[str], bytes]]:
+def rendered(spec: Mapping[str, Any], kind: str) -> bytes:
+    """A Vega-Lite specification drawn as one of :data:`KINDS`, offline."""
     import vl_convert
 
+    text = json.dumps(spec)
     options: dict[str, Any] = {"vl_version": VEGA_LITE}
-    return {
-        "svg": lambda spec: str(vl_convert.vegalite_to_svg(spec, **options)).encode(),
-        "png": lambda spec: bytes(vl_convert.vegalite_to_png(spec, scale=PNG_SCALE, **options)),
-        "pdf": lambda spec: bytes(vl_convert.vegalite_to_pdf(spec, **options)),
-    }
+    if kind == "svg":
+        return str(vl_convert.vegalite_to_svg(text, **options)).encode()
+    if kind == "png":
+        return bytes(vl_convert.vegalite_to_png(text, scale=PNG_SCALE, **options))
+    return bytes(vl_convert.vegalite_to_pdf(text, **options))
 
 
 def _file_name(*parts: str) -> str:

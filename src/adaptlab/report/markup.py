@@ -1,9 +1,10 @@
-"""The table of results for Markdown and LaTeX: texts escaped, what is tied with the best in bold."""
+"""The table of results for Markdown, LaTeX and notebooks: texts escaped, what is tied with the best in bold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from adaptlab.report._html import Html, element
 from adaptlab.report.answer import answer
 from adaptlab.report.select import Selection
 from adaptlab.report.tables import results_grid
@@ -64,3 +65,26 @@ def latex(selection: Selection) -> str:
 def latex_text(text: str) -> str:
     """``text`` with every character that LaTeX would interpret escaped, on one line."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def html_answer(selection: Selection) -> Html:
+    """The answer as a fragment of HTML."""
+    said = answer(selection)
+    details = element("ul", [element("li", detail) for detail in said.details]) if said.details else None
+    doubts = element("p", element("em", " ".join(said.doubts))) if said.doubts else None
+    return element("div", element("p", element("strong", said.lead)), details, doubts)
+
+
+def html_table(selection: Selection) -> Html:
+    """The table of results and its notes as a fragment of HTML, for a notebook."""
+    grid = results_grid(selection)
+    notes = element("div", [element("p", element("small", note)) for note in (*grid.notes, *grid.left_out)])
+    if not grid.lines:
+        return notes
+    head = [element("th", column.title, scope="col") for column in grid.columns]
+    lines = [
+        element("tr", [element("td", element("strong", entry.text) if entry.best else entry.text) for entry in line])
+        for line in grid.lines
+    ]
+    table = element("table", element("thead", element("tr", head)), element("tbody", lines))
+    return element("div", table, notes)

@@ -1,4 +1,4 @@
-"""CSV: every run with every figure, every method with its standing, every pair with its claims."""
+"""Sheets for CSV and data frames: every run with every figure, every method with its standing, every pair."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from adaptlab.report.comparison import Claim, Comparison
@@ -13,16 +14,29 @@ from adaptlab.report.select import RunRow
 from adaptlab.report.summary import ReportSummary
 
 
-def results_csv(rows: Sequence[RunRow]) -> str:
-    """One line per run with every figure; columns are the paths of record.json, joined by dots.
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Columns in their order, and lines that may lack some of them."""
 
-    A text that a spreadsheet would run as a formula is preceded by an apostrophe.
-    """
+    columns: Sequence[str]
+    lines: Sequence[Mapping[str, Any]]
+
+    def csv(self) -> str:
+        """As CSV; a text that a spreadsheet would run as a formula is preceded by an apostrophe."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({column: _csv_value(value) for column, value in line.items()} for line in self.lines)
+        return out.getvalue()
+
+
+def runs_sheet(rows: Sequence[RunRow]) -> Sheet:
+    """One line per run with every figure; columns are the paths of record.json, joined by dots."""
     lines = [_csv_line(row) for row in rows]
     found = dict.fromkeys(column for line in lines for column in line)
     sections = list(dict.fromkeys(column.partition(".")[0] for column in found))
     columns = sorted(found, key=lambda column: sections.index(column.partition(".")[0]))  # stable inside a section
-    return _written(columns or ["run"], lines)
+    return Sheet(columns or ["run"], lines)
 
 
 _METHOD_COLUMNS = (
@@ -31,7 +45,7 @@ _METHOD_COLUMNS = (
 )  # fmt: skip
 
 
-def methods_csv(found: ReportSummary) -> str:
+def methods_sheet(found: ReportSummary) -> Sheet:
     """One line per method, task and condition (the task is empty for the mean over tasks), best first.
 
     ``seeds_low`` to ``seeds_high`` is the 95 % interval of the mean over seeds, ``low`` to ``high`` that over seeds and
@@ -59,14 +73,14 @@ def methods_csv(found: ReportSummary) -> str:
                 line[cost.name if cost.machine is None else f"{cost.name}@{cost.machine}"] = cost.mean
             lines.append(line)
     costs = sorted({column for line in lines for column in line} - set(_METHOD_COLUMNS))
-    return _written([*_METHOD_COLUMNS, *costs], lines)
+    return Sheet([*_METHOD_COLUMNS, *costs], lines)
 
 
 _CLAIM_COLUMNS = ("difference", "low", "high", "p", "adjusted_p", "differ", "test", "reason")
 _POWER_COLUMNS = ("detectable", "seeds_needed", "rows_needed")
 
 
-def pairs_csv(found: ReportSummary) -> str:
+def pairs_sheet(found: ReportSummary) -> Sheet:
     """One line per pair of methods: the claim about the methods, that about the trained models, and the power.
 
     Differences are of the first minus the second.
@@ -82,7 +96,7 @@ def pairs_csv(found: ReportSummary) -> str:
             line |= dict(zip(("models.first", "models.second"), pair.models.subjects or (), strict=False))
             line |= {name: getattr(pair.power, name) for name in _POWER_COLUMNS} if pair.power else {}
             lines.append(line)
-    return _written(columns, lines)
+    return Sheet(columns, lines)
 
 
 def _names_of(comparison: Comparison) -> dict[str, Any]:
@@ -106,14 +120,6 @@ def _claim(kind: str, claim: Claim) -> dict[str, Any]:
     }
     values |= {"differ": claim.differ if claim.p is not None else None, "test": claim.test, "reason": claim.reason}
     return {f"{kind}.{name}": value for name, value in values.items()}
-
-
-def _written(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({column: _csv_value(value) for column, value in line.items()} for line in lines)
-    return out.getvalue()
 
 
 def _csv_line(row: RunRow) -> dict[str, Any]:
