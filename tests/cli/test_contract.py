@@ -37,6 +37,7 @@ CONTRACT = {
     "export": {"RUN", "--to", "--merge", "--push", "--input", "--model", "--device"},
     "run-one": {"FOLDERS"},
     "report": {"STUDY", "--figures", "--where", "--out"},
+    "watch": {"STUDY", "--once", "--interval"},
     "validate": {"STUDY"},
     "demo": {
         "--methods", "--seeds", "--train-examples", "--eval-examples", "--epochs", "--steps", "--dtype",

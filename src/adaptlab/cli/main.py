@@ -16,7 +16,20 @@ from typing import Annotated, Any
 
 import typer
 
-from adaptlab.cli import compare, demo, evaluate, export, listing, plan, predict, report, run_one, train, validate
+from adaptlab.cli import (
+    compare,
+    demo,
+    evaluate,
+    export,
+    listing,
+    plan,
+    predict,
+    report,
+    run_one,
+    train,
+    validate,
+    watch,
+)
 from adaptlab.errors import AdaptlabError, ConfigError, InterruptedRunError
 
 _INTERRUPTED = InterruptedRunError.exit_code
@@ -38,6 +51,7 @@ app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)
 app.command()(report.report)
+app.command()(watch.watch)
 app.command()(validate.validate)
 app.command("run-one", hidden=True)(run_one.run_one)
 app.add_typer(listing.app, name="list")

@@ -1,0 +1,90 @@
+"""``adaptlab watch``: what the records say at one moment, and again when they change."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adaptlab.cli.watch import headline
+from adaptlab.report.live import Watcher
+from tests.cli.conftest import Command
+from tests.report.build import METHODS, Run, build_study, diverged, write_run
+
+FULL, LORA, IA3, BITFIT, HEAD = METHODS
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Four of six runs begun: two finished (40 s each), one running, one diverged."""
+    runs = [Run(FULL), Run(LORA), replace(Run(FULL, seed=1), status="running"), diverged(Run(LORA, seed=1))]
+    folder = build_study(tmp_path / "study", runs)
+    (folder / "study.yaml").write_text("task: sst2\nmethods: [full, lora]\nseeds: [0, 1, 2]\n")
+    return folder
+
+
+def test_a_look_counts_what_the_records_say(study: Path) -> None:
+    standing = Watcher(study, planned=6).look()
+    assert (standing.total, standing.finished, standing.to_come, standing.over) == (6, 2, 2, False)
+    [running] = standing.running
+    assert (running.step, running.total_steps, running.train_loss) == (60, 120, pytest.approx(0.258, abs=0.01))
+    assert standing.lost[0][1] == "diverged: The loss was nan at step 61."
+    assert standing.seconds_left == pytest.approx(40 * 2.5)
+    [best] = standing.best
+    assert (best.task, best.method, best.n) == ("sst2", "full", 1)
+    assert headline(standing) == ("2 of 6 runs done, 1 running, 1 did not finish, 2 to come, about 1 min 40 s left")
+
+
+def test_only_what_changed_is_read_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Watcher(study, planned=6)
+    watcher.look()
+    read: list[str] = []
+    monkeypatch.setattr("adaptlab.report.live.RunFolder.read_record", lambda run: read.append(run.name))
+    assert watcher.look().finished == 2
+    assert read == []
+    monkeypatch.undo()
+    write_run(study / "runs" / Run(IA3).folder_name, Run(IA3))
+    assert watcher.look().finished == 3
+
+
+def test_a_silent_run_is_told_apart(study: Path) -> None:
+    folder = study / "runs" / Run(FULL, seed=1).folder_name
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1_000_000, 1_000_000))
+    [running] = Watcher(study, clock=lambda: 1_000_900.0).look().running
+    assert running.quiet_seconds == 900
+
+
+def test_damaged_records_are_named_and_harm_nothing(study: Path) -> None:
+    (study / "runs" / "broken").mkdir()
+    (study / "runs" / "broken" / "record.json").write_text("{")
+    standing = Watcher(study, planned=6).look()
+    assert standing.finished == 2
+    assert standing.damaged == ("runs/broken/record.json is damaged (not JSON, or cut off).",)
+
+
+def test_once_shows_it_and_ends(study: Path, adaptlab: Command) -> None:
+    done = adaptlab("watch", str(study), "--once")
+    assert done.code == 0
+    assert "study: 2 of 6 runs done, 1 running" in done.out
+    assert f"{Run(FULL, seed=1).folder_name} 60/120" in " ".join(done.out.split())
+    assert "sst2: full, accuracy 0.9025 (1 run)" in done.out
+
+
+def test_json_is_a_document(study: Path, adaptlab: Command) -> None:
+    document = json.loads(adaptlab("watch", str(study), "--json").out)
+    assert (document["total"], document["finished"], document["to_come"]) == (6, 2, 2)
+    assert document["running"][0]["step"] == 60
+
+
+def test_it_ends_by_itself_when_the_study_is_over(tmp_path: Path, adaptlab: Command) -> None:
+    folder = build_study(tmp_path / "study", [Run(FULL), Run(LORA)])
+    (folder / "study.yaml").write_text("task: sst2\nmethods: [full, lora]\nseeds: [0]\n")
+    assert "2 of 2 runs done" in adaptlab("watch", str(folder), "--interval", "0.2").out
+
+
+def test_a_folder_that_is_no_study_is_an_error(tmp_path: Path, adaptlab: Command) -> None:
+    assert adaptlab("watch", str(tmp_path), "--once").code == 2
