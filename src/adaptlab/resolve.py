@@ -97,7 +97,7 @@ class Resolver:
                 "task": run.task.model_copy(
                     update={"max_length": max_length, "prompt": None if prompt is None else prompt.name}
                 ),
-                "method": MethodConfig(**{**run.method.model_dump(), "options": settings.model_dump(mode="json")}),
+                "method": MethodConfig(**{**run.method.model_dump(), "options": settings.resolved()}),
                 "training": run.training.model_copy(
                     update={
                         "steps": steps,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +26,15 @@ class MethodOptions(BaseModel):
     """Base of a method's own options: frozen, unknown keys refused. PEFT's names where PEFT has one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    #: Options that came after runs without them: at their default they are no part of what a run is, nor of its id.
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def resolved(self) -> dict[str, Any]:
+        """All values, as a run's configuration holds them."""
+        document = self.model_dump(mode="json")
+        fields = type(self).model_fields
+        return {k: v for k, v in document.items() if k not in self.later or v != fields[k].default}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,51 @@ run could not draw them again.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from adaptlab.errors import ConfigError
-from adaptlab.methods._base import LearningRates, MethodOptions
-from adaptlab.methods._peft import Row
+from adaptlab.methods._base import Attached, LearningRates, MethodOptions, ParameterGroup, Setup
+from adaptlab.methods._peft import PeftMethod, Row
 from adaptlab.methods._peft_fit import UNSWEPT, check_at_most, fitting_size, layers_of
 from adaptlab.models._base import Layer, Layout
 
 
-class LowRankOptions(MethodOptions):
+class LoraPlusOptions(MethodOptions):
+    """What LoRA+ adds to LoRA and its variants (Hayou et al. 2024, arXiv 2402.12354)."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"loraplus_lr_ratio"})
+    loraplus_lr_ratio: float | None = Field(
+        None, gt=1, description="LoRA+: B's learning rate over A's, which is the run's; 16 in the paper"
+    )
+
+
+class LoraMethod(PeftMethod):
+    """LoRA and its variants, with LoRA+."""
+
+    def parameter_groups(self, attached: Attached) -> list[ParameterGroup]:
+        """With LoRA+, B and magnitudes have a multiple of the rate; the head has the run's own."""
+        groups = super().parameter_groups(attached)
+        ratio: float | None = attached.setup.options.loraplus_lr_ratio  # type: ignore[attr-defined]
+        if ratio is None:
+            return groups
+        faster = {n for n in attached.parameters if re.search(r"\.lora_(embedding_)?B|\.lora_magnitude_vector", n)}
+        parts = []
+        for group in groups:
+            slow, fast = (tuple(n for n in group.names if (n in faster) == is_fast) for is_fast in (False, True))
+            parts += [replace(group, names=slow), replace(group, names=fast, rate_factor=ratio)]
+        return [part for part in parts if part.names]
+
+    def _settle(self, layout: Layout, names: tuple[str, ...], setup: Setup) -> tuple[Any, dict[str, Any]]:
+        options, settings = super()._settle(layout, names, setup)
+        settings.pop("loraplus_lr_ratio", None)  # no setting of PEFT's, but of its optimiser
+        return options, settings
+
+
+class LowRankOptions(LoraPlusOptions):
     r: int = Field(8, ge=1, description="rank")
     lora_alpha: int = Field(16, ge=1, description="the update is scaled by lora_alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
@@ -32,7 +65,7 @@ class RsLoraOptions(LowRankOptions):
     lora_alpha: int = Field(16, ge=1, description="the update is scaled by lora_alpha / sqrt(r)")
 
 
-class PissaOptions(MethodOptions):
+class PissaOptions(LoraPlusOptions):
     r: int = Field(8, ge=1, description="how many singular directions are trained")
     lora_alpha: int = Field(8, ge=1, description="the update is scaled by lora_alpha / r; the paper has both the same")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
