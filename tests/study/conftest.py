@@ -26,7 +26,7 @@ class _Abstract(Method):
     def _refuse(self, *arguments: Any, **named: Any) -> Any:
         raise AssertionError("expanding a study attaches nothing")
 
-    attach = trainable_count = save = load = _refuse
+    attach = trainable_count = saved = save = load = _refuse
 
 
 class _Layered(_Abstract):
