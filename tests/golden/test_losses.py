@@ -1,4 +1,4 @@
-"""Refactors keep the numbers: losses of every method at a fixed seed, written down.
+"""Refactors keep the numbers: losses of every method of ours and every row at a fixed seed, written down.
 
 When a change is *meant* to move them, write them anew and say why in the changelog:
 
@@ -21,7 +21,7 @@ OPTIONS = {"partial": {"parameters": "attention"}}
 STEPS = 10
 
 
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", [method.name for method in registry.all() if not method.generic])
 def test_losses_are_those_written_down(
     tiny_run: Callable[..., TinyRun], method: str, request: pytest.FixtureRequest
 ) -> None:
