@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from adaptlab.predictor import Predictor
     from adaptlab.signals import StopRequest
     from adaptlab.study.schedule import Pool
+    from adaptlab.submission import SplitAnswers
 
 log = logging.getLogger("adaptlab")
 
@@ -220,6 +221,35 @@ def evaluate(
     return Evaluation(path, metrics, (f"The classes are not the run's own: {counted}.",) if mapping else ())
 
 
+def predict_split(
+    run_dir: str | Path,
+    split: str,
+    *,
+    out: str | Path | None = None,
+    data_root: str | None = None,
+    device: str = "auto",
+    model: str | None = None,
+) -> SplitAnswers:
+    """Answer a published split of the run's own task, and write what the benchmark's server takes for it.
+
+    Args:
+        out: folder for the server's files; the run's ``submission`` folder by default.
+
+    Raises:
+        ConfigError: the task is no published data set.
+        AdaptlabError: the rows or the run are not usable.
+    """
+    from adaptlab.submission import answer_split
+    from adaptlab.tasks import find_task
+    from adaptlab.tasks._base import DataAccess
+
+    _, record = read_run(run_dir)
+    task = find_task(record.config.resolved.task.name)
+    folder = Path(out) if out is not None else Path(run_dir) / "submission"
+    predictor = load(run_dir, device=device, model=model)
+    return answer_split(predictor, task, split, DataAccess(data_root=data_root), folder)
+
+
 def evaluate_adapter(
     adapter: str | Path,
     model: str | ModelConfig | None,
@@ -311,6 +341,7 @@ __all__: Sequence[str] = (
     "export",
     "load",
     "plan",
+    "predict_split",
     "read_run",
     "study_of",
     "train",

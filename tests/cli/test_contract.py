@@ -33,7 +33,7 @@ CONTRACT = {
     "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
     "train": {"STUDY", "--method", "--seed", *_RUNS},
     "evaluate": {"RUN", "--adapter", "--task", "--model", "--eval-examples", "--device", *_FILES},
-    "predict": {"RUN", "TEXTS", "--input", "--model", "--device"},
+    "predict": {"RUN", "TEXTS", "--input", "--split", "--data-root", "--out", "--model", "--device"},
     "export": {"RUN", "--to", "--merge", "--push", "--input", "--model", "--device"},
     "run-one": {"FOLDERS"},
     "report": {"STUDY", "--figures", "--where", "--out"},

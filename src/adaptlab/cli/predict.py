@@ -30,6 +30,15 @@ def predict(
         Path | None,
         typer.Option("--input", metavar="FILE", help="A file with a text per line, or JSONL.", show_default=False),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="NAME", help="A split of the run's own task, e.g. test.", show_default=False),
+    ] = None,
+    data_root: f.DataRoot = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where a benchmark's files go, with --split.", show_default=False),
+    ] = None,
     model: BaseModel = None,
     device: f.Device = None,
     json: Json = False,
@@ -40,8 +49,16 @@ def predict(
 
     A pair is two texts with a tab between them. Where the first line is JSON, every line is:
     "text", ["text", "pair"] or {"text": ..., "text_pair": ...}.
+
+    With --split the rows are those of the run's task; of GLUE's test splits the file that its server takes is
+    written too, into the run's folder or --out DIR.
     """
-    Output.start(json, quiet, log_level)
+    output = Output.start(json, quiet, log_level)
+    if split is not None:
+        if texts or input is not None:
+            raise DataError("--split and texts were both given: give one of them.")
+        _answer_split(output, run, split, data_root, out, device, model)
+        return
     read = list(_texts(texts or [], input))  # whole, so that a bad line costs no loading
     if not read:
         raise DataError("There is nothing to predict: the input has no lines.")
@@ -52,6 +69,28 @@ def predict(
         for prediction in predictor.predict(read[start : start + _AT_ONCE]):
             print(jsonlib.dumps({"label": prediction.label, "scores": prediction.scores}, ensure_ascii=False))
         sys.stdout.flush()
+
+
+def _answer_split(
+    output: Output,
+    run: Path,
+    split: str,
+    data_root: str | None,
+    out: Path | None,
+    device: str | None,
+    model: str | None,
+) -> None:
+    from adaptlab import api
+
+    found = api.predict_split(run, split, out=out, data_root=data_root, device=device or "auto", model=model)
+    for name, answers in found.answers.items():
+        for place, answer in enumerate(answers):
+            row = {"id": f"{name}/{place}", "label": answer.label, "scores": answer.scores}
+            print(jsonlib.dumps(row, ensure_ascii=False))
+    for note in found.notes:
+        output.note(f"Note: {note}")
+    for file in found.files:
+        output.note(f"For the benchmark's server: {file}")
 
 
 def read_input(file: Path) -> list[Text]:

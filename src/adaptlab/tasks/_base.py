@@ -5,12 +5,14 @@ A task plugin is one file in this folder with ``plugin = <Task>``; importing it 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adaptlab.config import Prompt, TaskConfig
+from adaptlab.errors import ConfigError
 
 Kind = Literal["classification", "regression", "multiple-choice", "generation"]
 
@@ -99,6 +101,27 @@ class DataAccess:
     cache: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A file that a benchmark's server takes, with an answer for each row that has no label.
+
+    Attributes:
+        file: its name.
+        split: what ``predict --split`` asks for; several files may belong to one.
+        rows: the split that has the rows, if it is called otherwise.
+        config: the data set's configuration that has them, if it is not the task's own.
+        words: whether the server takes the class's name, not its number.
+        limits: the least and the most that a number may be.
+    """
+
+    file: str
+    split: str = "test"
+    rows: str = "test"
+    config: str | None = None
+    words: bool = False
+    limits: tuple[float, float] = (-math.inf, math.inf)
+
+
 class Task(ABC):
     """Base of every task. Attributes are class-level facts; ``load`` does the work.
 
@@ -118,6 +141,7 @@ class Task(ABC):
     hub_id: str | None = None
     prompts: tuple[Prompt, ...] = ()
     trainable: bool = True
+    submissions: tuple[Submission, ...] = ()
 
     @abstractmethod
     def load(self, config: TaskConfig, access: DataAccess) -> TaskData:
@@ -138,3 +162,19 @@ class Task(ABC):
         data = self.load(config, access)
         name = next(iter(data.report))
         return replace(data, train=(), select=(), report={name: data.report[name]})
+
+    def questions(self, split: str, access: DataAccess, hub_config: str | None = None) -> list[Example]:
+        """The rows of ``split`` in their order, whatever labels they have; those of the examples mean nothing.
+
+        Args:
+            hub_config: the data set's configuration to look in, if it is not the task's own.
+
+        Raises:
+            ConfigError: the task is no published data set.
+            DataError, HubError: there is no such split, or it cannot be reached.
+        """
+        raise ConfigError(f"The task '{self.name}' has no split '{split}': give its texts with --input FILE.")
+
+    def labels_in_order(self) -> tuple[str, ...]:
+        """The classes, where the task itself says them."""
+        return ()

@@ -116,6 +116,16 @@ class HubTask(Task):
             for place, (text, label, group) in enumerate(zip(texts, labels, groups, strict=True))
         ]
 
+    def questions(self, split: str, access: DataAccess, hub_config: str | None = None) -> list[Example]:
+        """See ``Task.questions``."""
+        address = Address(self.hub_id, hub_config or self.hub_config, self.revision)
+        table = find_rows(address, [split], [], access).tables[split]
+        texts = zip(*(self._column(split, table, name) for name in self.text_columns), strict=True)
+        return [Example(f"{split}/{place}", text, 0) for place, text in enumerate(texts)]
+
+    def labels_in_order(self) -> tuple[str, ...]:
+        return self.labels
+
     def groups(self, split: str, table: Table) -> Sequence[tuple[str, ...]]:
         """Each row's parts of the set: the values of ``group_columns``."""
         if not self.group_columns:

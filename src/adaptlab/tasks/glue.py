@@ -8,7 +8,7 @@ pretrained with (Raffel et al. 2020, appendix D, https://arxiv.org/abs/1910.1068
 from __future__ import annotations
 
 from adaptlab.config import Prompt
-from adaptlab.tasks._base import Kind
+from adaptlab.tasks._base import Kind, Submission
 from adaptlab.tasks._hub import HubTask
 from adaptlab.tasks._nli import NLI_LABELS, nli_prompts
 
@@ -30,6 +30,7 @@ class Cola(Glue):
     text_columns = ("sentence",)
     labels = ("unacceptable", "acceptable")
     metrics = ("mcc", "accuracy")
+    submissions = (Submission("CoLA.tsv"),)
     prompts = (
         Prompt(name="grammatical", template="{sentence}\nIs this sentence grammatical? Answer:", answers=_NO_YES),
         Prompt(name="t5", template="cola sentence: {sentence}", answers=labels),
@@ -41,6 +42,7 @@ class Sst2(Glue):
     summary = "sentiment of phrases from film reviews, 2 classes, 67,349 training rows"
     text_columns = ("sentence",)
     labels = ("negative", "positive")
+    submissions = (Submission("SST-2.tsv"),)
     prompts = (
         Prompt(name="sentiment", template="Review: {sentence}\nSentiment:", answers=labels),
         Prompt(name="t5", template="sst2 sentence: {sentence}", answers=labels),
@@ -53,6 +55,7 @@ class Mrpc(Glue):
     text_columns = ("sentence1", "sentence2")
     labels = ("not_equivalent", "equivalent")
     metrics = ("accuracy", "f1")
+    submissions = (Submission("MRPC.tsv"),)
     prompts = (
         Prompt(
             name="same-meaning",
@@ -69,6 +72,7 @@ class Qqp(Glue):
     text_columns = ("question1", "question2")
     labels = ("not_duplicate", "duplicate")
     metrics = ("accuracy", "f1")
+    submissions = (Submission("QQP.tsv"),)
     prompts = (
         Prompt(
             name="same-thing",
@@ -86,6 +90,7 @@ class Stsb(Glue):
     kind = "regression"
     text_columns = ("sentence1", "sentence2")
     metrics = ("pearson", "spearman")
+    submissions = (Submission("STS-B.tsv", limits=(0.0, 5.0)),)
     prompts = (
         Prompt(name="alike", template="{sentence1}\n{sentence2}\nHow alike are they, from 0 to 5? Answer:"),
         Prompt(name="t5", template="stsb sentence1: {sentence1} sentence2: {sentence2}"),
@@ -99,6 +104,11 @@ class Mnli(Glue):
     labels = NLI_LABELS
     validation_split = "validation_matched"
     more_splits: tuple[str, ...] = ("validation_mismatched",)
+    submissions = (
+        Submission("MNLI-m.tsv", rows="test_matched", words=True),
+        Submission("MNLI-mm.tsv", rows="test_mismatched", words=True),
+        Submission("AX.tsv", config="ax", words=True),
+    )
     prompts = (
         *nli_prompts("premise", "hypothesis", labels),
         Prompt(name="t5", template="mnli hypothesis: {hypothesis} premise: {premise}", answers=labels),
@@ -119,6 +129,7 @@ class Qnli(Glue):
     summary = "does the sentence answer the question? 2 classes, 104,743 training rows"
     text_columns = ("question", "sentence")
     labels = ("entailment", "not_entailment")
+    submissions = (Submission("QNLI.tsv", words=True),)
     prompts = (
         Prompt(
             name="answered",
@@ -134,6 +145,7 @@ class Rte(Glue):
     summary = "does the first sentence entail the second? 2 classes, 2,490 training rows"
     text_columns = ("sentence1", "sentence2")
     labels = ("entailment", "not_entailment")
+    submissions = (Submission("RTE.tsv", words=True),)
     prompts = (
         *nli_prompts("sentence1", "sentence2", labels),
         Prompt(name="t5", template="rte sentence1: {sentence1} sentence2: {sentence2}", answers=labels),
@@ -145,6 +157,7 @@ class Wnli(Glue):
     summary = "whom does the pronoun mean? 2 classes, 635 training rows"
     text_columns = ("sentence1", "sentence2")
     labels = ("not_entailment", "entailment")
+    submissions = (Submission("WNLI.tsv"),)
     prompts = (
         *nli_prompts("sentence1", "sentence2", labels),
         Prompt(name="t5", template="wnli sentence1: {sentence1} sentence2: {sentence2}", answers=labels),
