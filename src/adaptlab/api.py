@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.config import CountOrAll, ExecutionConfig, ModelConfig, StudyConfig, TaskConfig
+from adaptlab.config import CountOrAll, ExecutionConfig, ModelConfig, RunConfig, StudyConfig, TaskConfig
 from adaptlab.errors import ConfigError, RecordError
 from adaptlab.runs.files import write_atomically
 from adaptlab.runs.record import Record
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from adaptlab.planning import Plan
     from adaptlab.predictor import Predictor
     from adaptlab.signals import StopRequest
-    from adaptlab.study.schedule import Pool
+    from adaptlab.study.schedule import Outcome, Pool
     from adaptlab.submission import SplitAnswers
 
 log = logging.getLogger("adaptlab")
@@ -100,22 +101,34 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
     from adaptlab.signals import stop_on_signals
     from adaptlab.study.expand import expand
     from adaptlab.study.schedule import run_study
+    from adaptlab.study.tuning import cells, tune
 
     execution = study.execution
     launcher, options = options_of(execution)
     runs = expand(study)
+    if study.tune is not None:
+        cells(study)  # what cannot be tuned is said before anything is read
     if single and len(runs) != 1:
         raise ConfigError(f"train does one run, and this makes {len(runs)}: give single values, or use compare.")
     resolver = Resolver(execution, on=None if launcher is None else launcher.device(execution, options))
-    resolved = list({run.id: run for run in map(resolver.resolve, runs)}.values())
+    resolved = list(map(resolver.resolve, runs))
     resolver.check_methods(resolved)
     folder = StudyFolder.open_or_create(out, study)
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, ExitStack() as stack:
         if launcher is None:
             pool: Pool = _inline(folder, execution, listener, stop)
         else:
             pool = launcher.open(folder.path, execution, options, stop)
-        outcome = run_study(folder, resolved, pool, execution=execution, listener=listener)
+        stack.callback(pool.close)
+
+        def do(wanted: Sequence[RunConfig]) -> tuple[Outcome, list[Record]]:
+            found = list(map(resolver.resolve, wanted))
+            unique = list({run.id: run for run in found}.values())
+            outcome = run_study(folder, unique, pool, execution=execution, listener=listener)
+            by_id = {record.id: record for record in outcome.records}
+            return outcome, [by_id[run.id] for run in found]
+
+        outcome = do(runs)[0] if study.tune is None else tune(study, folder, do)
     return StudyResult(
         folder.path, outcome.records, tuple(outcome.skipped), tuple(outcome.failed), None, tuple(folder.damaged)
     )

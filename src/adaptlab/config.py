@@ -152,6 +152,7 @@ class RunConfig(Frozen):
     readout: Readout = "head"
     objective: Objective = "supervised"
     shots: Annotated[int, Field(ge=0)] = 0
+    report: bool = True  # False: a trial of a search, which answers the selection rows alone
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -310,6 +311,7 @@ class StudyConfig(Frozen):
     select: Literal["best", "last"] = "best"
     dtype: Axis[DType] = ("auto",)
 
+    tune: Count | None = None  # trials of each method, before its seeds are run with the best values
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")

@@ -184,16 +184,19 @@ def _finish(trial: _Trial, group: Group, study: StudyFolder, workshop: Workshop,
     """The record of a run that has trained to its end: answers on the report sets, costs, weights."""
     record, run = trial.record, trial.run
     try:
+        record.training["select_metric"] = run.data.metrics[0]
         _fill_costs(record, trial.member, meter, own_clock=len(group.stages) == 1)
         if trial.member.progress.diverged:
             raise _DivergedError(trial.member)
-        _answer_report_sets(trial, group, workshop)
+        if run.resolved.report:
+            _answer_report_sets(trial, group, workshop)
         if len(group.stages) == 1:
             record.cost.eval_seconds = group.answer_seconds
-        if workshop.execution.keep_weights != "none":
+        if run.resolved.report and workshop.execution.keep_weights != "none":
             record.cost.adapter_bytes = _save_weights(trial.member.attached, trial.folder.adapter)
-        for name, examples in run.data.report.items():
-            study.write_items(task_label(run.resolved.task.name), name, examples)
+        if run.resolved.report:
+            for name, examples in run.data.report.items():
+                study.write_items(task_label(run.resolved.task.name), name, examples)
         add_probe(record, run, workshop)
     except Exception as error:
         return trial.end(_ended(record, _status(error), error))

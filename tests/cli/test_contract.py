@@ -29,7 +29,7 @@ _RUNS = {
 _LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "--launch"}
 _FILES = {"--data-root", "--text-columns", "--label-column", "--delimiter"}
 CONTRACT = {
-    "compare": {"STUDY", "--methods", "--seeds", *_RUNS, *_LAUNCH},
+    "compare": {"STUDY", "--methods", "--seeds", "--tune", *_RUNS, *_LAUNCH},
     "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
     "train": {"STUDY", "--method", "--seed", *_RUNS},
     "evaluate": {"RUN", "--adapter", "--task", "--model", "--eval-examples", "--device", *_FILES},

@@ -33,7 +33,7 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
     done = adaptlab(
         "compare",
         *("--model", "a/b,c/d", "--task", "sst2,mrpc", "--methods", "lora,full", "--seeds", "0,4"),
-        *("--set", "lora.r=4,8", "--set", "lora.alpha=16", "--targets", "query,value"),
+        *("--set", "lora.r=4,8", "--set", "lora.alpha=16", "--targets", "query,value", "--tune", "9"),
         *("--prompt", "p,q", "--also-evaluate", "hans,med", "--balanced"),
         *("--train-examples", "100,all", "--select-examples", "50", "--eval-examples", "20", "--max-length", "64,auto"),
         *("--data-seed", "1,2", "--data-root", "somewhere", "--text-columns", "x,y", "--label-column", "z"),
@@ -97,6 +97,7 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         "eval_every": 5,
         "select": "last",
         "dtype": ["float32", "bfloat16"],
+        "tune": 9,
         "execution": {
             "device": "cpu",
             "threads": 2,

@@ -23,6 +23,7 @@ def compare(
     seeds: f.Seeds = None,
     set: f.Set = None,
     targets: f.Targets = None,
+    tune: f.Tune = None,
     quantize: f.Quantize = None,
     prompt: f.Prompt = None,
     also_evaluate: f.AlsoEvaluate = None,

@@ -91,6 +91,10 @@ Select = Annotated[
 DType = Annotated[
     str | None, _option("--dtype", "auto|float32|bfloat16|float16", "Numbers that the model computes in.", _TRAINING)
 ]
+Tune = Annotated[
+    str | None,
+    _option("--tune", "N", "Search N times for each method's rate (and listed options), then run its seeds.", _WHAT),
+]
 KeepWeights = Annotated[
     str | None, _option("--keep-weights", "all|best|none", "best keeps the best seed of each variant.", _WHERE)
 ]

@@ -170,6 +170,8 @@ def outcome(record: Record) -> str:
     words = "finished"
     if record.primary is not None:
         words = f"{record.primary.name} {record.primary.value:.4f} on {record.primary.evaluation_set}"
+    elif (score := record.training.get("select_score")) is not None:
+        words = f"{record.training.get('select_metric', 'score')} {score:.4f} on the selection rows"
     seconds = record.cost.train_seconds
     return words if seconds is None else f"{words}, trained in {duration(seconds)}"
 

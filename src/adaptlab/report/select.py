@@ -138,6 +138,8 @@ def read_studies(folders: Sequence[Path]) -> Selection:
         read = _Reading(_study_name(folder), problems, waiting)
         rows = read.study(folder) if _is_study(folder) else read.foreign(folder, notes)
         for row in rows:
+            if row.resolved.get("report") is False:
+                continue  # a trial of a search: what it cost stands with the runs that it led to
             if row.id not in found or (found[row.id].status != "finished" and row.status == "finished"):
                 found[row.id] = row
     named = _with_settings(_with_short_names(list(found.values())))

@@ -82,6 +82,20 @@ class OutOfDomainPart(_Part):
     mapping: dict[str, str] = Field(default_factory=dict)
 
 
+class TuningPart(_Part):
+    """The search that chose this run's values: equally many trials for every method, on the selection rows alone.
+
+    ``scores`` are the trials' selection scores, higher is better, in the order in which they were proposed; seconds and
+    FLOPs are all trials' together, and no part of the run's own cost.
+    """
+
+    trials: int
+    chosen: dict[str, Any] = Field(default_factory=dict)
+    scores: list[float | None] = Field(default_factory=list)
+    train_seconds: float | None = None
+    train_flops: float | None = None
+
+
 class DataPart(_Part):
     """Which rows were used. ``sizes`` has train, select and one entry per report set."""
 
@@ -128,6 +142,7 @@ class Record(_Part):
     primary: Primary | None = None
     parameters: Parameters | None = None
     cost: Cost = Field(default_factory=Cost)
+    tuning: TuningPart | None = None
     data: DataPart | None = None
     environment: Environment = Field(default_factory=Environment)
     engine: str = "solo"

@@ -85,7 +85,7 @@ class Pool(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of everything: nothing more comes, or this process was asked to stop."""
+        """Let go of everything: nothing more comes, or this process was asked to stop. The caller's to call."""
 
 
 @dataclass
@@ -121,10 +121,7 @@ def run_study(
             records[folder.name] = record
             skipped.append(folder.name)
     listener(StudyStarted(str(study.path), tuple(folder.name for _, folder in waiting), tuple(skipped)))
-    try:
-        records |= schedule.do(waiting)
-    finally:
-        pool.close()
+    records |= schedule.do(waiting)
     outcome = Outcome([records[name] for name in names], skipped)
     outcome.failed = [record.name for record in outcome.records if record.status != "finished"]
     finished = len(outcome.records) - len(outcome.failed)

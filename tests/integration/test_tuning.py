@@ -1,0 +1,134 @@
+"""Equal tuning: as many trials for every method, from its own ranges, and no look at the report rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import adaptlab
+from adaptlab.config import StudyConfig
+from adaptlab.errors import ConfigError
+from adaptlab.methods import registry as methods
+from adaptlab.runs.record import Record
+from adaptlab.study.events import Event, RunEnded
+from adaptlab.study.tuning import Choices, Range, cells
+
+Build = Callable[..., StudyConfig]
+
+
+@pytest.fixture
+def tuned(tiny_study: Build) -> StudyConfig:
+    methods = ["head", {"name": "lora", "r": [2, 4]}]
+    return tiny_study(methods=methods, seeds=2, tune=5, learning_rate="auto", steps=6, eval_every=3)
+
+
+def test_the_space_is_what_the_study_leaves_open(tuned: StudyConfig) -> None:
+    head, lora = cells(tuned)
+    rates = methods.get("lora").learning_rates
+    assert lora.space == {
+        "r": Choices((2, 4)),
+        "learning_rate": Range(rates.low, rates.high, rates.default),
+    }
+    assert set(head.space) == {"learning_rate"}
+    run = lora.run({"r": 4, "learning_rate": 0.002}, seed=7, report=False)
+    assert (run.method.options["r"], run.training.learning_rate, run.seed, run.report) == (4, 0.002, 7, False)
+    assert run.method.label == "lora"
+
+
+def test_a_closed_space_and_a_label_for_two_are_refused(tiny_study: Build) -> None:
+    with pytest.raises(ConfigError, match="nothing to choose for head"):
+        cells(tiny_study(methods=["head"], tune=3, learning_rate=1e-3))
+    with pytest.raises(ConfigError, match="label of its own"):
+        cells(tiny_study(methods=["lora", {"name": "lora", "r": 2}], tune=3, learning_rate="auto"))
+
+
+def test_each_method_gets_its_trials_and_the_best_is_run_with_every_seed(tuned: StudyConfig, tmp_path: Path) -> None:
+    result = adaptlab.compare(tuned, out=tmp_path / "study")
+    assert [(r.config.resolved.method.label, r.config.resolved.seed) for r in result.records] == [
+        ("head", 0),
+        ("head", 1),
+        ("lora", 0),
+        ("lora", 1),
+    ]
+    trials = trials_of(result.folder)
+    for label in ("head", "lora"):
+        own = [record for record in trials if record.config.resolved.method.label == label]
+        scores = [record.training["select_score"] for record in own]
+        final = next(record for record in result.records if record.config.resolved.method.label == label)
+        assert final.tuning is not None
+        assert final.tuning.trials == 5
+        assert sorted(set(scores)) == sorted(set(filter(None, final.tuning.scores)))
+        assert final.tuning.train_seconds == pytest.approx(sum_of(own, final.tuning.trials), rel=0.5)
+        chosen = next(r for r in own if r.training["select_score"] == max(scores))
+        assert final.tuning.chosen["learning_rate"] in [
+            r.config.resolved.training.learning_rate for r in own if r.training["select_score"] == max(scores)
+        ]
+        assert chosen.config.resolved.method.label == label
+
+
+def test_trials_never_look_at_the_report_rows(
+    tuned: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Watched where rows are tokenised: without that, no model sees them."""
+    from adaptlab.workshop import Workshop
+
+    looked: list[tuple[bool, str]] = []
+    encoded = Workshop.encoded
+
+    def watch(self: Any, run: Any, base: Any, split: str) -> Any:
+        looked.append((run.resolved.report, split))
+        return encoded(self, run, base, split)
+
+    monkeypatch.setattr(Workshop, "encoded", watch)
+    result = adaptlab.compare(tuned, out=tmp_path / "study")
+    assert {split for report, split in looked if not report} == {"train", "select"}
+    assert len({split for report, split in looked if report}) == 3
+    for record in trials_of(result.folder):
+        assert record.metrics == {}
+        assert record.primary is None
+        assert not (result.folder / "runs" / record.name / "predictions.parquet").exists()
+
+
+def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(tuned: StudyConfig, tmp_path: Path) -> None:
+    peaceful = adaptlab.compare(tuned, out=tmp_path / "peaceful")
+
+    class CrashError(Exception):
+        pass
+
+    for survive in (1, 3, 2):
+        ended = []
+
+        def crash(event: Event, ended: list[Event] = ended, survive: int = survive) -> None:
+            if isinstance(event, RunEnded):
+                ended.append(event)
+                if len(ended) == survive:
+                    raise CrashError
+
+        with pytest.raises(CrashError):
+            adaptlab.compare(tuned, out=tmp_path / "crashed", listener=crash)
+    crashed = adaptlab.compare(tuned, out=tmp_path / "crashed")
+    assert [r.name for r in crashed.records] == [r.name for r in peaceful.records]
+    assert [r.metrics for r in crashed.records] == [r.metrics for r in peaceful.records]
+    again: list[Event] = []
+    adaptlab.compare(tuned, out=tmp_path / "crashed", listener=again.append)
+    assert not [event for event in again if isinstance(event, RunEnded)]
+
+
+def test_trials_are_no_method_of_the_report(tuned: StudyConfig, tmp_path: Path) -> None:
+    result = adaptlab.compare(tuned, out=tmp_path / "study")
+    table = (result.folder / "report" / "results.csv").read_text().splitlines()
+    assert len(table) == 1 + 4  # a header, and a line for each seed of each method
+
+
+def trials_of(folder: Path) -> list[Record]:
+    from adaptlab.runs.store import StudyFolder
+
+    return [record for record in StudyFolder(folder).records() if not record.config.resolved.report]
+
+
+def sum_of(records: list[Record], trials: int) -> float:
+    seconds = [record.cost.train_seconds or 0.0 for record in records]
+    return sum(seconds) * trials / len(seconds)  # two trials that propose the same are one run
