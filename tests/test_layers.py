@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": GROUND,
     "training": GROUND | BASES | {"runs.record", "measure.*"},
     "evaluation": GROUND | BASES | {"runs.record", "measure.*", "training.*"},
+    "readouts": GROUND | BASES | {"runs.record", "measure.*", "training.*", "evaluation.*"},
     "engines": GROUND | BASES | {"runs.record", "measure.*", "training.*"},
     "study": GROUND | BASES | REGISTRIES | {"runs.*", "models.identity"},
     "launchers": GROUND | {"runs.*", "study.*", "signals"},

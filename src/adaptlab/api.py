@@ -123,7 +123,7 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
 
         def do(wanted: Sequence[RunConfig]) -> tuple[Outcome, list[Record]]:
             found = list(map(resolver.resolve, wanted))
-            unique = list({run.id: run for run in found}.values())
+            unique = list({run.id: run for run in reversed(found)}.values())[::-1]  # the first of twins counts
             outcome = run_study(folder, unique, pool, execution=execution, listener=listener)
             by_id = {record.id: record for record in outcome.records}
             return outcome, [by_id[run.id] for run in found]
@@ -209,11 +209,12 @@ def evaluate(
         ConfigError: the task's answers are not the run's.
         AdaptlabError: the data or the run is not usable.
     """
+    from adaptlab.predictor import Predictor
     from adaptlab.study.expand import task_label
     from adaptlab.tasks import find_task
     from adaptlab.tasks._base import DataAccess
 
-    predictor = load(run_dir, device=device, model=model)
+    predictor = Predictor.of_run(read_run(run_dir), device=device, model=model, data_root=data_root)
     config = task if isinstance(task, TaskConfig) else TaskConfig(name=task, eval_examples=eval_examples)
     plugin = find_task(config.name)
     access = DataAccess(data_root=data_root)
@@ -300,7 +301,7 @@ def evaluate_adapter(
     labels = stored_labels(folder) or data.labels
     outputs = 1 if regression else len(labels)
     loaded = load_adapter(folder, source, outputs=outputs, regression=regression, device=on)
-    predictor = Predictor(
+    predictor = Predictor.with_head(
         loaded.base,
         loaded.model,
         labels=labels,

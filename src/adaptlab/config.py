@@ -24,6 +24,10 @@ Optimizer = Literal["adamw", "adam", "adafactor", "sgd", "sgd-momentum", "sgd-ne
 Schedule = Literal["constant", "linear", "cosine", "one-cycle", "linear-lr", "inverse-sqrt", "reduce-on-plateau"]
 # Names are listed here, and not asked of the modules behind them, so that a study is checked without importing torch.
 Objective = Literal["supervised"]
+VerbalizerLoss = Literal["labels", "vocabulary"]
+LengthNormalization = Literal["none", "tokens", "characters"]
+Calibration = Literal["none", "content-free"]
+ShotSampling = Literal["random", "balanced"]
 Count = Annotated[int, Field(ge=1)]
 CountOrAll = Count | Literal["all"]
 
@@ -125,10 +129,13 @@ class MethodConfig(Frozen):
 
 
 class TrainingConfig(Frozen):
-    """Optimisation. Exactly one of ``epochs`` and ``steps`` counts: ``steps`` wins when it is given."""
+    """Optimisation. Exactly one of ``epochs`` and ``steps`` counts: ``steps`` wins when it is given.
 
-    epochs: Annotated[float, Field(gt=0)] = 3.0
-    steps: Count | None = None
+    Where nothing is trained, both are 0 in the resolved form.
+    """
+
+    epochs: Annotated[float, Field(ge=0)] = 3.0
+    steps: Annotated[int, Field(ge=0)] | None = None
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -142,6 +149,26 @@ class TrainingConfig(Frozen):
     dtype: DType = "auto"
 
 
+class AnsweringConfig(Frozen):
+    """How a language model is asked, and how its answers are read; a head needs none of it.
+
+    Attributes:
+        verbalizer_loss: training compares the right label's words with the other ``labels``, or with every word of the
+            ``vocabulary``.
+        length_normalization: what an answer's log-likelihood is divided by before answers are compared.
+        calibration: ``content-free`` takes away what the model would answer to a row that says nothing (arXiv
+            2102.09690).
+        shot_sampling: ``balanced`` shows as many of each class as of every other.
+        shots_per_query: other demonstrations for every question.
+    """
+
+    verbalizer_loss: VerbalizerLoss = "labels"
+    length_normalization: LengthNormalization = "none"
+    calibration: Calibration = "none"
+    shot_sampling: ShotSampling = "random"
+    shots_per_query: bool = False
+
+
 class RunConfig(Frozen):
     """One run: everything that can change its result, and nothing that says where it runs."""
 
@@ -153,6 +180,7 @@ class RunConfig(Frozen):
     objective: Objective = "supervised"
     shots: Annotated[int, Field(ge=0)] = 0
     report: bool = True  # False: a trial of a search, which answers the selection rows alone
+    answering: AnsweringConfig = AnsweringConfig()
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -222,6 +250,7 @@ class MethodEntry(BaseModel):
     """A line of a study's ``methods``: a name, or a mapping of a name and options. A list-valued option is a grid.
 
     Keys other than those below are the method's own options (checked against its plugin when the study expands).
+    ``readout``, ``objective`` and ``shots`` stand in for the study's where they are given.
     ``quantize`` is that of the base under this method; without it the study's, or the model's own, counts.
     """
 
@@ -233,6 +262,9 @@ class MethodEntry(BaseModel):
     head: Axis[HeadMode] = ("trained",)
     quantize: Axis[Quantize] | None = None
     learning_rate: Axis[Annotated[float, Field(gt=0)] | Literal["auto"]] | None = None
+    readout: Axis[Readout] | None = None
+    objective: Axis[Objective] | None = None
+    shots: Axis[Annotated[int, Field(ge=0)]] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -296,6 +328,11 @@ class StudyConfig(Frozen):
     readout: Axis[Readout] = ("head",)
     objective: Axis[Objective] = ("supervised",)
     shots: Axis[Annotated[int, Field(ge=0)]] = (0,)
+    verbalizer_loss: Axis[VerbalizerLoss] = ("labels",)
+    length_normalization: Axis[LengthNormalization] = ("none",)
+    calibration: Axis[Calibration] = ("none",)
+    shot_sampling: Axis[ShotSampling] = ("random",)
+    shots_per_query: Axis[bool] = (False,)
 
     epochs: Axis[Annotated[float, Field(gt=0)]] | None = None
     steps: Axis[Count] | None = None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from adaptlab.engines.solo import Solo
 from adaptlab.measure.flops import LONGEST_COUNTED, Counted, TrainingFlops, count, fit, optimizer_flops
 from adaptlab.resolve import ResolvedRun
 from adaptlab.training.batches import BatchPlan
-from adaptlab.training.encode import Encoded
 from adaptlab.training.member import Member
 from adaptlab.workshop import Stage
 
@@ -63,7 +60,7 @@ def cost_key(run: ResolvedRun, micro_batch_size: int | None) -> str:
 def _pass(backward: Solo, member: Member, rows: int, length: int) -> Counted:
     """Operations of one forward and backward over ``rows`` rows of ``length`` tokens."""
     data, plan, progress = member.data, member.plan, member.progress
-    member.data = _rows_of(data, rows, length)
+    member.data = data.sized(rows, length)
     member.plan = BatchPlan(member.data.lengths, rows)
     member.progress = dataclasses.replace(progress, step=0)
     member.modes.eval()  # dropout is no product, and what is random stays untouched
@@ -78,19 +75,3 @@ def _extra_loss(member: Member) -> None:
     extra = member.attached.method.extra_loss(member.attached)
     if extra is not None:
         extra.backward()  # type: ignore[no-untyped-call]
-
-
-def _rows_of(data: Encoded, rows: int, length: int) -> Encoded:
-    """``rows`` times the longest row of ``data``, brought to ``length`` tokens; its last token stays the last."""
-    longest = int(np.argmax(data.lengths))
-    start, end = int(data.offsets[longest]), int(data.offsets[longest + 1])
-    at = np.arange(start, end)
-    at = np.r_[np.resize(at[:-1] if len(at) > 1 else at, length - 1), at[-1]]
-    return dataclasses.replace(
-        data,
-        ids=data.ids[longest : longest + 1] * rows,
-        tokens=np.tile(data.tokens[at], rows),
-        types=None if data.types is None else np.tile(data.types[at], rows),
-        offsets=np.arange(rows + 1, dtype=np.int64) * length,
-        labels=np.repeat(data.labels[longest : longest + 1], rows),
-    )

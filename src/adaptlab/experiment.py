@@ -9,7 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 
 from adaptlab.costing import training_flops
 from adaptlab.errors import AdaptlabError, InterruptedRunError, RecordError
+from adaptlab.evaluation.demonstrations import Fixed
 from adaptlab.group import Group
 from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.flops import NotPolynomialError
@@ -27,7 +28,7 @@ from adaptlab.metrics import registry as metrics
 from adaptlab.metrics import score, score_set, standard_error
 from adaptlab.models.load import Base
 from adaptlab.probing import add_probe
-from adaptlab.resolve import ResolvedRun
+from adaptlab.resolve import ResolvedRun, prompt_in_use
 from adaptlab.runs.files import scrub
 from adaptlab.runs.record import ConfigPart, Cost, DataPart, ErrorPart, OutOfDomainPart, Primary, Record, Status
 from adaptlab.runs.store import Predictions, RunFolder, StudyFolder
@@ -132,17 +133,16 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
         trial.folder.truncate_curve(trial.member.progress.step if resumed else -1)
         by_member[trial.member] = trial
         workshop.listener(RunStarted(trial.folder.name, trial.member.total_steps, trial.member.progress.step))
-    group = Group([trial.ready for trial in trials], base, workshop)
+    group = Group([(trial.run, trial.ready) for trial in trials], base, workshop)
     for trial in trials:
         trial.record.engine = group.engine
         if not alone:
             trial.record.training["group_size"] = len(trials)
     data = trials[0].run.data
-    selection = workshop.encoded(trials[0].run, base, "select")
 
     def evaluate(members: Sequence[Member]) -> list[Mapping[str, float]]:
-        answers = group.answer([by_member[member].ready for member in members], selection)
-        return [score(each, data.kind, data.metrics) for each in answers]
+        found = group.answer([(by_member[m].run, by_member[m].ready) for m in members], "select")
+        return [score(each.answers, data.kind, data.metrics) for each in found]
 
     hooks = Hooks(
         evaluate=evaluate,
@@ -166,6 +166,9 @@ def _set_up(trial: _Trial, base: Base, workshop: Workshop) -> tuple[Stage, bool]
     stage = set_up(trial.run, base, workshop)
     record.parameters = count_parameters(stage.member.attached)
     record.warnings += [*base.warnings, *stage.member.attached.warnings]
+    if record.data is not None and isinstance(shots := stage.readout.setting.shots, Fixed):
+        record.data.demonstrations = [asdict(row) for row in shots.rows]
+    record.warnings += stage.readout.warnings(workshop.rows(trial.run, stage.readout, "select"))
     record.training["attention_dropout"] = base.attention_dropout
     try:
         resumed = checkpoint.load(stage.member, trial.folder.checkpoint)
@@ -174,7 +177,8 @@ def _set_up(trial: _Trial, base: Base, workshop: Workshop) -> tuple[Stage, bool]
         stage, resumed = set_up(trial.run, base, workshop), False
     micro_batch_size = workshop.execution.micro_batch_size
     try:
-        stage.member.flops = training_flops(trial.run, stage, micro_batch_size=micro_batch_size)
+        if stage.member.total_steps:
+            stage.member.flops = training_flops(trial.run, stage, micro_batch_size=micro_batch_size)
     except NotPolynomialError as error:
         record.warnings.append(str(error))
     return stage, resumed
@@ -212,14 +216,16 @@ def _status(error: Exception) -> Status:
 
 def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None:
     run, record = trial.run, trial.record
-    base = workshop.base(run)
     wanted = run.data.metrics
     predictions = []
     assert record.data is not None
     for name in run.data.report:
-        rows = workshop.encoded(run, base, name)
-        answers, record.metrics[name] = score_set(group.final_answer(trial.ready, name, rows), run.data, name)
+        rows = workshop.rows(run, trial.ready.readout, name)
+        answered = group.final_answer(trial.ready, name)
+        answers, record.metrics[name] = score_set(answered.answers, run.data, name)
         record.data.truncated[name] = rows.truncated
+        if answered.notes:
+            record.answering[name] = dict(answered.notes)
         scores = None if answers.probabilities is None else answers.probabilities.tolist()
         predictions.append(Predictions(name, rows.ids, answers.gold.tolist(), answers.predicted.tolist(), scores))
         if record.primary is None:
@@ -231,8 +237,9 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None
                 evaluation_set=name,
                 higher_is_better=metrics.get(wanted[0]).higher_is_better,
             )
-    for split in ("train", "select"):
-        record.data.truncated[split] = workshop.encoded(run, base, split).truncated
+    readout = trial.ready.readout
+    record.data.truncated["train"] = workshop.rows(run, readout, "train", training=True).truncated
+    record.data.truncated["select"] = workshop.rows(run, readout, "select").truncated
     trial.folder.write_predictions(predictions)
 
 
@@ -296,6 +303,8 @@ def _fresh_record(run: ResolvedRun, folder: RunFolder, workshop: Workshop) -> Re
                 )
                 for name, out in data.out_of_domain.items()
             },
+            columns=list(data.columns),
+            prompt=prompt_in_use(run.resolved, data),
         ),
         environment=environment(device=workshop.device, device_name=device_name, threads=torch.get_num_threads()),
         cost=Cost(),

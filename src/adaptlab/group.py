@@ -6,21 +6,19 @@ import os
 import time
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from adaptlab.engines.fused import Fused
 from adaptlab.engines.packing import activation_bytes, chosen_engine, pack
 from adaptlab.engines.passing import Passing
 from adaptlab.methods import registry as methods
-from adaptlab.metrics._base import Answers
 from adaptlab.models.identity import read_config
 from adaptlab.models.load import Base, fresh_model
+from adaptlab.readouts import Answered
 from adaptlab.resolve import ResolvedRun
 from adaptlab.study.events import RunsPacked
 from adaptlab.training.dropout import calls_functional_dropout
-from adaptlab.training.encode import Encoded
-from adaptlab.workshop import Stage, Workshop
+from adaptlab.workshop import Stage, Workshop, splits
 
 #: Of the longest row, at the least: a group's memory is predicted before anything is tokenised.
 _CHARACTERS_PER_TOKEN, _SPECIAL_TOKENS = 3, 4
@@ -35,12 +33,13 @@ class Group:
         answer_seconds: spent in answering so far.
     """
 
-    def __init__(self, stages: Sequence[Stage], base: Base, workshop: Workshop) -> None:
-        self.stages = list(stages)
+    def __init__(self, runs: Sequence[tuple[ResolvedRun, Stage]], base: Base, workshop: Workshop) -> None:
+        self._runs, self._workshop = list(runs), workshop
+        self.stages = [stage for _, stage in runs]
         self.answer_seconds = 0.0
         self.backward: Passing = self.stages[0].backward
         self._fused: Fused | None = None
-        self._final: dict[str, dict[int, Answers]] = {}
+        self._final: dict[str, dict[int, Answered]] = {}
         if len(self.stages) > 1:
             self.backward = self._fused = _fuse(self.stages, base, workshop)
 
@@ -48,26 +47,29 @@ class Group:
     def engine(self) -> str:
         return "solo" if self._fused is None else "fused"
 
-    def answer(self, stages: Sequence[Stage], rows: Encoded) -> list[Answers]:
-        """Each run's answers to ``rows``: one pass over them for all runs."""
+    def answer(self, runs: Sequence[tuple[ResolvedRun, Stage]], split: str) -> list[Answered]:
+        """Each run's answers to a split: where the readout can, one pass over its rows for all runs."""
         started = time.perf_counter()
-        if self._fused is None or len(stages) == 1:
-            found = [stage.answer(rows) for stage in stages]
+        run, stage = runs[0]
+        examples = splits(run.data)[split]
+        found: list[Answered] | None = None
+        if self._fused is not None and len(runs) > 1:
+            rows = self._workshop.rows(run, stage.readout, split)
+            wide = self._fused.side_by_side([own.member for _, own in runs])
+            found = stage.readout.answers(wide, rows, stage.precision, models=len(runs))
+        if found is None:
+            found = [own.answer(self._workshop.rows(each, own.readout, split), examples) for each, own in runs]
         else:
-            wide = stages[0].scores(self._fused.side_by_side([stage.member for stage in stages]), rows)
-            found = [
-                stage.answered(own, rows)
-                for stage, own in zip(stages, np.split(wide, len(stages), axis=1), strict=True)
-            ]
+            found = [each.about(examples) for each in found]
         self.answer_seconds += time.perf_counter() - started
         return found
 
-    def final_answer(self, stage: Stage, name: str, rows: Encoded) -> Answers:
+    def final_answer(self, stage: Stage, name: str) -> Answered:
         """A run's answers to the report set ``name``; all runs that are to answer it do so when the first is asked."""
         if name not in self._final:
-            able = [one for one in self.stages if not one.member.progress.diverged]
-            found = self.answer(able, rows)
-            self._final[name] = {id(one): answers for one, answers in zip(able, found, strict=True)}
+            able = [(run, one) for run, one in self._runs if not one.member.progress.diverged]
+            found = self.answer(able, name)
+            self._final[name] = {id(one): answered for (_, one), answered in zip(able, found, strict=True)}
         return self._final[name][id(stage)]
 
 
@@ -75,15 +77,16 @@ def groups_of(runs: Sequence[ResolvedRun], workshop: Workshop) -> list[list[Reso
     """``runs`` sorted into groups for the engine that was asked for; the listener hears of it."""
     if chosen_engine(workshop.execution.engine, workshop.device) == "solo":
         return [[run] for run in runs]
+    untrained = [run for run in runs if not run.resolved.training.steps]
     packing = pack(
-        runs,
+        [run for run in runs if run.resolved.training.steps],
         lambda run: methods.get(run.resolved.method.name).placement,
         run_bytes=_run_bytes,
         budget_bytes=_free_bytes(workshop.device),
     )
     groups = tuple(tuple(run.name for run in group) for group in packing.groups if len(group) > 1)
     workshop.listener(RunsPacked(groups, packing.alone))
-    return packing.groups
+    return [*packing.groups, *([run] for run in untrained)]
 
 
 def _run_bytes(run: ResolvedRun) -> int:
@@ -108,15 +111,13 @@ def _free_bytes(device: str) -> int:
 def _fuse(stages: Sequence[Stage], base: Base, workshop: Workshop) -> Fused:
     first = stages[0]
     shared = fresh_model(base, share=True)
-    first.precision.prepare_model(shared, base.layout.head_modules, workshop.casts)
+    first.precision.prepare_model(shared, base.layout.head_modules, workshop.casts, base.layout.word_head)
     return Fused(
         shared,
         [stage.member for stage in stages],
         [stage.clock for stage in stages],
         base.layout.blocks,
         precision=first.precision,
-        pad_id=base.tokenizer.pad_token_id,
-        padding_side=base.tokenizer.padding_side,
         micro_batch_size=workshop.execution.micro_batch_size,
         functional=calls_functional_dropout(shared),
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.config import ModelConfig, RunConfig, StudyConfig
+from adaptlab.config import ModelConfig, Readout, RunConfig, StudyConfig
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Method, Setup
@@ -34,10 +34,11 @@ _ADDS = ("layers", "prompt")
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What the head answers with: ``count`` numbers."""
+    """What the model answers with: a head of ``count`` numbers, or words."""
 
     count: int
     regression: bool = False
+    readout: Readout = "head"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:
     groups: dict[str, list[RunConfig]] = {}
     for run in expand(study):
         task = run.task.model_dump_json(exclude={"max_length"}) if with_task else ""
-        key = f"{run.model.model_dump_json()}|{task}|{run.method.model_dump_json()}"
+        key = f"{run.model.model_dump_json()}|{task}|{run.method.model_dump_json()}|{run.readout == 'head'}"
         groups.setdefault(key, []).append(run)
     labels: dict[str, Labels] = {}
     models: dict[str, tuple[nn.Module, Layout]] = {}
@@ -91,9 +92,9 @@ def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:
     problems: dict[str, None] = {}
     for runs in groups.values():
         run = runs[0]
-        rows = run.task.model_dump_json(exclude={"max_length"})
+        rows = f"{run.task.model_dump_json(exclude={'max_length'})}|{run.readout == 'head'}"
         if rows not in labels:
-            labels[rows] = _labels(run, access) if with_task else Labels(DEFAULT_LABELS)
+            labels[rows] = _labels(run, access) if with_task else Labels(DEFAULT_LABELS, readout=run.readout)
         shape = f"{run.model.model_dump_json()}|{labels[rows]}"
         if shape not in models:
             models[shape] = _skeleton(run.model, labels[rows])
@@ -163,10 +164,10 @@ def safetensors_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def _labels(run: RunConfig, access: DataAccess) -> Labels:
     data = find_task(run.task.name).load(run.task, access)
-    return Labels(outputs(data), data.kind == "regression")
+    return Labels(outputs(data), data.kind == "regression", run.readout)
 
 
 def _skeleton(model: ModelConfig, labels: Labels) -> tuple[nn.Module, Layout]:
     from adaptlab.models.load import skeleton
 
-    return skeleton(model, num_labels=labels.count, regression=labels.regression)
+    return skeleton(model, num_labels=labels.count, regression=labels.regression, readout=labels.readout)

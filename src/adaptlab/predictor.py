@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from adaptlab import readouts
 from adaptlab.errors import ConfigError, ModelError
-from adaptlab.evaluation import classify
+from adaptlab.evaluation.demonstrations import Demonstrations, Fixed, choose
+from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Attached
 from adaptlab.metrics import breakdown, read_as, score
 from adaptlab.metrics._base import Answers
 from adaptlab.models.identity import weights_identity
 from adaptlab.models.load import Base, load_base
+from adaptlab.readouts import Readout, Setting
 from adaptlab.resolve import device as resolve_device
 from adaptlab.runs.record import Record
 from adaptlab.runs.store import RunFolder
-from adaptlab.tasks._base import Example, TaskData
+from adaptlab.tasks import find_task
+from adaptlab.tasks._base import DataAccess, Example, Kind, TaskData
 from adaptlab.tasks._elsewhere import Mapped, map_labels
-from adaptlab.training.encode import encode
 from adaptlab.training.precision import Precision
 from adaptlab.workshop import attach
 
@@ -58,7 +61,9 @@ def restore(run: tuple[RunFolder, Record], *, device: str = "auto", model: str |
         )
     regression = record.data.kind == "regression"
     outputs = 1 if regression else len(record.data.labels)
-    base = load_base(source, num_labels=outputs, regression=regression, device=resolve_device(device))
+    base = load_base(
+        source, num_labels=outputs, regression=regression, device=resolve_device(device), readout=config.readout
+    )
     attached = attach(base, config)
     attached.method.load(attached, folder.adapter)
     return base, attached
@@ -77,10 +82,19 @@ def unlabelled(texts: Sequence[Text]) -> list[Example]:
 
 
 class Predictor:
-    """An adapted model that answers texts. ``model`` is called as Hugging Face's classifiers are."""
+    """An adapted model that answers texts. ``model`` is called as Hugging Face's are."""
 
     def __init__(
-        self,
+        self, base: Base, model: nn.Module, readout: Readout, *, labels: Sequence[str], precision: Precision
+    ) -> None:
+        self.labels = tuple(labels)
+        self._model = model.eval()
+        self._readout = readout
+        self._precision = precision
+
+    @classmethod
+    def with_head(
+        cls,
         base: Base,
         model: nn.Module,
         *,
@@ -88,41 +102,53 @@ class Predictor:
         regression: bool,
         max_length: int,
         precision: Precision,
-    ) -> None:
-        self.labels = tuple(labels)
-        self._model = model.eval()
-        self._tokenizer = base.tokenizer
-        self._regression = regression
-        self._max_length = max_length
-        self._precision = precision
+    ) -> Predictor:
+        """A classifier (or a regressor) that reads texts as they are."""
+        kind: Kind = "regression" if regression else "classification"
+        setting = Setting(base.tokenizer, base.layout, kind, tuple(labels), (), None, max_length)
+        return cls(base, model, readouts.build("head", setting), labels=labels, precision=precision)
 
     @classmethod
-    def of_run(cls, run: tuple[RunFolder, Record], *, device: str = "auto", model: str | None = None) -> Predictor:
-        """The model of a finished run, in the dtype it was evaluated in, so that it repeats the run's predictions."""
+    def of_run(
+        cls,
+        run: tuple[RunFolder, Record],
+        *,
+        device: str = "auto",
+        model: str | None = None,
+        data_root: str | None = None,
+    ) -> Predictor:
+        """The model of a finished run, in the dtype it was evaluated in, so that it repeats the run's predictions.
+
+        Args:
+            data_root: where the training rows are, for a run that shows every question demonstrations of its own.
+        """
         config, data = run[1].config.resolved, run[1].data
         assert data is not None
         precision = Precision(config.training.dtype, resolve_device(device))
         base, attached = restore(run, device=device, model=model)
         precision.prepare(attached, {})
-        return cls(
-            base,
-            attached.model,
-            labels=data.labels,
-            regression=data.kind == "regression",
-            max_length=int(config.task.max_length),
-            precision=precision,
-        )
+        readout = readouts.build(config.readout, _setting(run[1], base, data_root))
+        return cls(base, attached.model, readout, labels=data.labels, precision=precision)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
-        """An answer for each text, or pair of texts, in order."""
+        """An answer for each text, or pair of texts, in order.
+
+        Raises:
+            ConfigError: the run's rows have other parts than one or two texts.
+        """
         if not texts:
             return []
-        rows = unlabelled(texts)
-        scores = self.logits(rows)
-        if self._regression:
-            return [Prediction(float(row[0]), {}) for row in scores]
-        answers = classify.answers(scores, scores[:, 0], regression=False)
-        assert answers.probabilities is not None
+        rows, columns = unlabelled(texts), self._readout.setting.columns
+        if self._readout.setting.kind == "multiple-choice":
+            raise ConfigError("Texts alone have no options to choose from: use `adaptlab evaluate` with a task.")
+        if self._readout.setting.prompt is not None and len(columns) != len(rows[0].texts):
+            raise ConfigError(
+                f"The run's prompt has {len(columns)} texts ({', '.join(columns)}), and {len(rows[0].texts)} were "
+                "given: give a text for each."
+            )
+        answers = self.answers(rows)
+        if answers.probabilities is None:
+            return [Prediction(value if isinstance(value, str) else float(value), {}) for value in answers.predicted]
         return [
             Prediction(self.labels[int(best)], dict(zip(self.labels, map(float, row), strict=True)))
             for best, row in zip(answers.predicted, answers.probabilities, strict=True)
@@ -163,13 +189,45 @@ class Predictor:
 
     def answers(self, examples: Sequence[Example]) -> Answers:
         """Answers to ``examples`` with their gold labels."""
+        rows = self._readout.encode(examples, training=False)
+        return self._readout.answer(self._model, rows, self._precision).about(examples).answers
+
+    def logits(self, examples: Sequence[Example]) -> NDArray[np.floating]:
+        """``[rows, outputs]`` a head's raw scores; log-probabilities of labels in words."""
+        if isinstance(self._readout, readouts.Head):
+            return self._readout.logits(self._model, self._readout.encode(examples, training=False), self._precision)
         import numpy as np
 
-        gold = np.array([example.label for example in examples], dtype=np.float32 if self._regression else np.int64)
-        return classify.answers(self.logits(examples), gold, regression=self._regression)
+        probabilities = self.answers(examples).probabilities
+        assert probabilities is not None
+        logarithms: NDArray[np.floating] = np.log(probabilities)
+        return logarithms
 
-    def logits(self, examples: Sequence[Example]) -> NDArray[np.float32]:
-        """``[rows, outputs]`` raw scores."""
-        data = encode(self._tokenizer, examples, max_length=self._max_length, regression=self._regression)
-        pad_id, side = self._tokenizer.pad_token_id, self._tokenizer.padding_side
-        return classify.logits(self._model, data, self._precision, pad_id=pad_id, padding_side=side)
+
+def _setting(record: Record, base: Base, data_root: str | None) -> Setting:
+    """A finished run's rows before its model, from its record."""
+    config, data = record.config.resolved, record.data
+    assert data is not None
+    shown: Demonstrations | None = None
+    if data.demonstrations is not None:
+        shown = Fixed(tuple(Example(**{k: _tuple(v) for k, v in row.items()}) for row in data.demonstrations))
+    elif config.shots:
+        rows = find_task(config.task.name).load(config.task, DataAccess(data_root=data_root)).train
+        shown = choose(rows, config.shots, seed=config.seed, how=config.answering)
+    return Setting(
+        tokenizer=base.tokenizer,
+        layout=base.layout,
+        kind=cast(Kind, data.kind),
+        labels=tuple(data.labels),
+        columns=tuple(data.columns),
+        prompt=data.prompt,
+        max_length=int(config.task.max_length),
+        start=base.start,
+        caches=methods.get(config.method.name).placement != "prompt",
+        shots=shown,
+        how=config.answering,
+    )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

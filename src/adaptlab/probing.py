@@ -37,7 +37,7 @@ from adaptlab.resolve import ResolvedRun
 from adaptlab.runs.record import Record
 from adaptlab.tasks._base import Example
 from adaptlab.training.batches import BatchPlan, BatchRows, evaluation_batches
-from adaptlab.workshop import Stage, Workshop, set_up
+from adaptlab.workshop import Stage, Workshop, read_out, set_up
 
 #: Raised when the same probe would give other figures: older results are measured again.
 _VERSION = 1
@@ -76,7 +76,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the fresh process is to measure: rows of the longest and of the median training batch, and of an answer."""
+    """What the fresh process is to measure: rows of the longest and of the median training batch, and of an answer.
+
+    ``shown`` are demonstrations, as many as a prompt has.
+    """
 
     run: ResolvedRun
     execution: ExecutionConfig
@@ -84,6 +87,7 @@ class Request:
     longest: tuple[Example, ...]
     median: tuple[Example, ...]
     answers: tuple[Example, ...]
+    shown: tuple[Example, ...] = ()
 
 
 def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
@@ -92,8 +96,9 @@ def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
     Raises:
         ProbeError: the measuring process ended without a result.
     """
-    base = workshop.base(run)
-    lengths, selection = workshop.encoded(run, base, "train").lengths, workshop.encoded(run, base, "select")
+    readout = read_out(run, workshop.base(run), workshop)
+    lengths = workshop.rows(run, readout, "train", training=True).lengths
+    selection = workshop.rows(run, readout, "select")
     longest, median = training_shapes(BatchPlan(lengths, run.resolved.training.batch_size))
     answers = max(evaluation_batches(selection.lengths), key=lambda batch: len(batch.rows) * batch.length)
     shapes = [(len(batch.rows), batch.length) for batch in (longest, median, answers)]
@@ -107,6 +112,7 @@ def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
         longest=tuple(run.data.train[i] for i in longest.rows),
         median=tuple(run.data.train[i] for i in median.rows),
         answers=tuple(run.data.select[i] for i in answers.rows),
+        shown=() if readout.setting.shots is None else readout.setting.shots.of(run.data.select[answers.rows[0]]),
     )
     found = _Server.shared().measure(request)
     write_cache(path, asdict(found))
@@ -120,6 +126,8 @@ def add_probe(record: Record, run: ResolvedRun, workshop: Workshop) -> None:
     Models of fewer than five million numbers weigh less than a CPU process's resident memory varies: no probe for them.
     A probe that fails is a warning in the record.
     """
+    if not run.resolved.training.steps:
+        return  # nothing is trained
     cost, how, alone = record.cost, workshop.execution.measure, record.engine == "solo"
     large = record.parameters is not None and record.parameters.total >= _LEAST_PARAMETERS
     knows_memory = cost.peak_memory_bytes is not None or not large
@@ -163,7 +171,7 @@ def measure(request: Request) -> Probe:
     torch.set_num_threads(request.threads)
     rows = dataclasses.replace(request.run.data, train=request.longest, select=request.answers, report={})
     run = dataclasses.replace(request.run, data=rows)
-    workshop = Workshop(request.execution.model_copy(update={"threads": None}), lambda _: None)
+    workshop = Workshop(request.execution.model_copy(update={"threads": None}), lambda _: None, shown=request.shown)
     meter = MemoryMeter(workshop.device)
     base = workshop.base(run)
     stage = set_up(run, base, workshop)
@@ -171,7 +179,7 @@ def measure(request: Request) -> Probe:
 
     member.modes.eval()
     meter.reset()
-    stage.answer(workshop.encoded(run, base, "select"))
+    stage.answer(workshop.rows(run, stage.readout, "select"), request.answers)
     answering = meter.peak()
 
     meter.reset()
@@ -188,7 +196,7 @@ def measure(request: Request) -> Probe:
         data=dataclasses.replace(rows, train=request.median),
         identity=run.identity.model_copy(update={"data": "the median batch"}),
     )
-    member.data = workshop.encoded(other, base, "train")
+    member.data = workshop.rows(other, stage.readout, "train", training=True)
     member.plan = BatchPlan(member.data.lengths, len(request.median))
     _step(stage)
     step = timed(lambda: _step(stage), workshop.device, least=_LEAST_STEPS, most=_MOST_STEPS, seconds=_STEP_SECONDS)

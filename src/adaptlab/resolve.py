@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptlab.config import (
+    AnsweringConfig,
     ExecutionConfig,
     MethodConfig,
     ModelConfig,
     Prompt,
+    Readout,
     RunConfig,
     RunIdentity,
     TaskConfig,
+    TrainingConfig,
     run_id,
 )
 from adaptlab.errors import ConfigError
+from adaptlab.evaluation.demonstrations import check as check_shots
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Setup
 from adaptlab.methods._capabilities import quantised_refusal
@@ -30,7 +34,7 @@ from adaptlab.models._base import Layout
 from adaptlab.models.identity import read_config, weights_identity
 from adaptlab.study.expand import run_name
 from adaptlab.tasks import find_task, load_task
-from adaptlab.tasks._base import DataAccess, TaskData
+from adaptlab.tasks._base import DataAccess, Kind, TaskData
 from adaptlab.tasks._prompts import prompt_digest
 
 if TYPE_CHECKING:
@@ -38,6 +42,12 @@ if TYPE_CHECKING:
 
 #: ``--max-length auto``: the model's positions, but no more than this.
 _AUTO_MAX_LENGTH = 512
+
+#: Which kinds of task each readout answers.
+_ANSWERS: dict[Readout, tuple[Kind, ...]] = {
+    "head": ("classification", "regression"),
+    "verbalizer": ("classification", "multiple-choice"),
+}
 
 _RELATIVE = ("t5", "mt5", "umt5", "longt5")
 #: These count positions from behind the padding token's index.
@@ -84,29 +94,21 @@ class Resolver:
         model_config = self._model_config(run.model)
         data = self._task_data(run.task)
         prompt = prompt_in_use(run, data)
+        _check_readout(run, data)
         for name in data.metrics:
             metrics.get(name).require()
         method = methods.get(run.method.name)
         settings = method.Config(**run.method.options)
         max_length = _max_length(run, model_config, method.virtual_tokens(settings))
-        per_epoch = math.ceil(len(data.train) / run.training.batch_size)
-        steps = run.training.steps or math.ceil(run.training.epochs * per_epoch)
-        rate = run.training.learning_rate
         resolved = run.model_copy(
             update={
                 "task": run.task.model_copy(
                     update={"max_length": max_length, "prompt": None if prompt is None else prompt.name}
                 ),
                 "method": MethodConfig(**{**run.method.model_dump(), "options": settings.resolved()}),
-                "training": run.training.model_copy(
-                    update={
-                        "steps": steps,
-                        "epochs": steps / per_epoch,
-                        "eval_every": run.training.eval_every or per_epoch,
-                        "learning_rate": method.learning_rates.default if rate == "auto" else rate,
-                        "dtype": dtype(run.training.dtype, self._device),
-                    }
-                ),
+                "training": self._training(run, len(data.train)),
+                "seed": run.seed if method.trains or run.shots else 0,  # nothing is drawn
+                "answering": AnsweringConfig() if run.readout == "head" else run.answering,
             }
         )
         task = find_task(run.task.name)
@@ -118,8 +120,29 @@ class Resolver:
             prompt=None if prompt is None else prompt_digest(prompt),
         )
         id_ = run_id(resolved, identity)
-        name = run_name(run.task.name, run.method.label or run.method.name, run.seed, id_)
+        name = run_name(run.task.name, run.method.label or run.method.name, resolved.seed, id_)
         return ResolvedRun(run, resolved, identity, id_, name, data)
+
+    def _training(self, run: RunConfig, rows: int) -> TrainingConfig:
+        """The run's optimisation with nothing left to decide; none at all where nothing is trained."""
+        given, method = run.training, methods.get(run.method.name)
+        decided = dtype(given.dtype, self._device)
+        if not method.trains:
+            rate = method.learning_rates.default
+            return TrainingConfig(dtype=decided, steps=0, epochs=0, eval_every=1, learning_rate=rate)
+        per_epoch = math.ceil(rows / given.batch_size)
+        steps = given.steps or math.ceil(given.epochs * per_epoch)
+        return given.model_copy(
+            update={
+                "steps": steps,
+                "epochs": steps / per_epoch,
+                "eval_every": given.eval_every or per_epoch,
+                "learning_rate": method.learning_rates.default
+                if given.learning_rate == "auto"
+                else given.learning_rate,
+                "dtype": decided,
+            }
+        )
 
     def check_methods(self, runs: Iterable[ResolvedRun]) -> None:
         """Try every method on its model's layout, without weights, before anything is written.
@@ -127,7 +150,7 @@ class Resolver:
         Raises:
             ConfigError: targets match nothing, options do not fit, or the method cannot have its base quantised; every
                 misfit, a sentence each.
-            ModelError: the model cannot classify.
+            ModelError: the model cannot answer in this way.
         """
         from adaptlab.models import quantize
         from adaptlab.models.load import skeleton
@@ -137,10 +160,15 @@ class Resolver:
         problems: dict[str, None] = {}
         for run in runs:
             model, method = run.resolved.model, run.resolved.method
-            name = model.model_dump_json()
+            name = f"{model.model_dump_json()}|{run.resolved.readout == 'head'}"
             if name not in models:
                 quantize.check_available(model)
-                models[name] = skeleton(model, num_labels=outputs(run.data), regression=_is_regression(run.data))
+                models[name] = skeleton(
+                    model,
+                    num_labels=outputs(run.data),
+                    regression=_is_regression(run.data),
+                    readout=run.resolved.readout,
+                )
             key = f"{name}|{method.model_dump_json(exclude={'label'})}"
             if key in tried:
                 continue
@@ -185,6 +213,28 @@ def prompt_in_use(run: RunConfig, data: TaskData) -> Prompt | None:
             "'prompts' in the study's YAML."
         )
     return data.prompts[0]
+
+
+def _check_readout(run: RunConfig, data: TaskData) -> None:
+    """Raise :class:`ConfigError` where the run's readout cannot answer the task, or its prompt cannot be made."""
+    kinds: tuple[Kind, ...] = _ANSWERS[run.readout]
+    if data.kind not in kinds:
+        fitting = [name for name, able in _ANSWERS.items() if data.kind in able]
+        raise ConfigError(
+            f"The task '{run.task.name}' is {data.kind}, which --readout {run.readout} cannot answer: use "
+            f"--readout {' or '.join(fitting)}."
+        )
+    if run.readout == "head" and not methods.get(run.method.name).trains:
+        raise ConfigError(
+            f"The method {run.method.name} trains nothing, and a new head is random: use --readout verbalizer or "
+            "generate."
+        )
+    if run.readout == "head" and run.shots:
+        raise ConfigError(
+            f"--shots {run.shots} puts demonstrations into a prompt, and a head reads none: use --readout verbalizer "
+            "or generate, or leave --shots out."
+        )
+    check_shots(run.shots, run.answering, data)
 
 
 def outputs(data: TaskData) -> int:
@@ -241,14 +291,15 @@ def max_positions(model_config: dict[str, Any]) -> int | None:
 
 
 def _max_length(run: RunConfig, model_config: dict[str, Any], virtual_tokens: int) -> int:
-    """Tokens of a text, whose positions the method's virtual tokens share."""
+    """Tokens of a text, whose positions the method's virtual tokens share. Demonstrations may fill all there are."""
     given, positions = run.task.max_length, max_positions(model_config)
     left = None if positions is None else positions - virtual_tokens
     taken = f", of which {run.method.name} takes {virtual_tokens}" if virtual_tokens else ""
     if left is not None and left < 1:
         raise ConfigError(f"{run.model.id} has {positions} positions{taken}: that leaves no room for a text.")
     if given == "auto":
-        return min(left or _AUTO_MAX_LENGTH, _AUTO_MAX_LENGTH)
+        most = left if left is not None and run.shots else _AUTO_MAX_LENGTH
+        return min(left or most, most)
     if left is not None and given > left:
         raise ConfigError(
             f"max-length is {given}, but {run.model.id} has {positions} positions{taken}: give at most {left}."

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from adaptlab import readouts
 from adaptlab.config import ExecutionConfig, RunConfig
 from adaptlab.engines.solo import Solo
-from adaptlab.evaluation import classify
+from adaptlab.evaluation.demonstrations import Demonstrations, Fixed, choose
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Attached, Setup
 from adaptlab.metrics import registry as metrics
-from adaptlab.metrics._base import Answers
 from adaptlab.models.load import Base, fresh_model, initialise_head, load_base
-from adaptlab.resolve import ResolvedRun, device
+from adaptlab.readouts import Answered, Readout, Rows, Setting
+from adaptlab.resolve import ResolvedRun, device, outputs, prompt_in_use
 from adaptlab.study.events import Listener
-from adaptlab.tasks._base import TaskData
-from adaptlab.training.batches import BatchPlan, collate
+from adaptlab.tasks._base import Example, TaskData
+from adaptlab.training.batches import BatchPlan
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
-from adaptlab.training.encode import Encoded, encode
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
-from adaptlab.training.objectives import build as build_objective
 from adaptlab.training.precision import CastCache, Precision
 
 
 @dataclass
 class Workshop:
-    """What runs of one process share: the base in memory, its 16-bit casts, the tokenised data, the stop signal."""
+    """What runs of one process share: the base in memory, its 16-bit casts, the tokenised data, the stop signal.
+
+    ``shown`` are demonstrations in place of those that a run would draw, for a probe that has a few rows only.
+    """
 
     execution: ExecutionConfig
     listener: Listener
     stop: Callable[[], bool] = lambda: False
     _bases: dict[str, Base] = field(default_factory=dict)
     casts: CastCache = field(default_factory=dict)
-    _encoded: dict[tuple[str, ...], Encoded] = field(default_factory=dict)
+    shown: tuple[Example, ...] = ()
+    _rows: dict[tuple[str, ...], Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.device = device(self.execution.device)
@@ -49,24 +51,27 @@ class Workshop:
     def base(self, run: ResolvedRun) -> Base:
         """The pretrained base of ``run``; the last one stays in memory."""
         regression = run.data.kind == "regression"
-        outputs = 1 if regression else len(run.data.labels)
-        key = f"{run.identity.weights}|{run.resolved.model.model_dump_json()}|{outputs}|{regression}"
+        count, readout = outputs(run.data), run.resolved.readout
+        head = f"{count}|{regression}" if readout == "head" else "words"
+        key = f"{run.identity.weights}|{run.resolved.model.model_dump_json()}|{head}"
         if key not in self._bases:
             self._bases.clear()
             self.casts.clear()
-            model = run.resolved.model
-            self._bases[key] = load_base(model, num_labels=outputs, regression=regression, device=self.device)
+            self._rows.clear()
+            self._bases[key] = load_base(
+                run.resolved.model, num_labels=count, regression=regression, device=self.device, readout=readout
+            )
         return self._bases[key]
 
-    def encoded(self, run: ResolvedRun, base: Base, split: str) -> Encoded:
-        """The tokenised rows of ``train``, ``select`` or a report set."""
-        length = int(run.resolved.task.max_length)
-        key = (run.identity.weights, run.identity.data, str(length), split)
-        if key not in self._encoded:
-            rows = splits(run.data)[split]
-            regression = run.data.kind == "regression"
-            self._encoded[key] = encode(base.tokenizer, rows, max_length=length, regression=regression)
-        return self._encoded[key]
+    def rows(self, run: ResolvedRun, readout: Readout, split: str, *, training: bool = False) -> Rows:
+        """The tokenised rows of ``train``, ``select`` or a report set, as ``readout`` reads them."""
+        config = run.resolved
+        shown = "" if training or not config.shots else f"{config.shots}|{config.seed}"
+        asked = f"{config.readout}|{config.answering.model_dump_json()}|{run.identity.prompt}|{config.task.max_length}"
+        key = (run.identity.weights, run.identity.data, asked, shown, split, str(training))
+        if key not in self._rows:
+            self._rows[key] = readout.encode(splits(run.data)[split], training=training)
+        return self._rows[key]
 
 
 def splits(data: TaskData) -> dict[str, Any]:
@@ -76,71 +81,80 @@ def splits(data: TaskData) -> dict[str, Any]:
 
 @dataclass
 class Stage:
-    """A run set up to train and to answer.
-
-    Attributes:
-        clock: what the dropouts of the run's own model look at.
-        scores: ``[rows, outputs]`` of a model for tokenised rows.
-        answered: answers from such scores.
-    """
+    """A run set up to train and to answer. ``clock`` is what the dropouts of the run's own model look at."""
 
     member: Member
     backward: Solo
     precision: Precision
     clock: DropoutClock
-    scores: Callable[[Any, Encoded], NDArray[np.float32]]
-    answered: Callable[[NDArray[np.float32], Encoded], Answers]
+    readout: Readout
 
-    def answer(self, rows: Encoded) -> Answers:
+    def answer(self, rows: Rows, examples: Sequence[Example]) -> Answered:
         """The answers of the run's own model, which is in eval mode."""
-        return self.answered(self.scores(self.member.attached.model, rows), rows)
+        return self.readout.answer(self.member.attached.model, rows, self.precision).about(examples)
 
 
 def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     """The run at its first step: method attached, weights in their dtype, dropout keyed, batches planned."""
     config, training = run.resolved, run.resolved.training
-    data = workshop.encoded(run, base, "train")
+    readout = read_out(run, base, workshop)
+    data = workshop.rows(run, readout, "train", training=True)
     precision = Precision(training.dtype, workshop.device)
     attached = attach(base, config)
     # A run with weights of its own would leave its casts behind; those of the shared base serve every run.
     precision.prepare(attached, {} if attached.method.placement == "base" else workshop.casts)
     clock = DropoutClock()
     key_dropout(attached.model, base.layout.blocks, clock)
-    pad_id, side = base.tokenizer.pad_token_id, base.tokenizer.padding_side
     plan = BatchPlan(data.lengths, training.batch_size)
+    collate = partial(readout.collate, device=workshop.device)
     first = plan.batch(0, config.seed)
-    sample = collate(data, first.rows[:1], first.length, pad_id=pad_id, padding_side=side, device=workshop.device)
-    regression = run.data.kind == "regression"
     with precision.autocast():
-        modes = Modes(attached.model, sample.inputs)
+        modes = Modes(attached.model, collate(data, first.rows[:1], first.length).inputs)
     member = Member(
         name=run.name,
         seed=config.seed,
         attached=attached,
         modes=modes,
         data=data,
+        collate=collate,
         plan=plan,
         training=training,
-        objective=build_objective(config.objective, regression=regression),
+        objective=readout.objective(),
         scaler=precision.scaler(),
         higher_is_better=metrics.get(run.data.metrics[0]).higher_is_better,
     )
+    limits = [limit for limit in (workshop.execution.micro_batch_size, readout.at_once(data)) if limit]
     backward = Solo(
         precision,
         clock,
-        pad_id=pad_id,
-        padding_side=side,
-        micro_batch_size=workshop.execution.micro_batch_size,
+        micro_batch_size=min(limits, default=None),
         functional=calls_functional_dropout(attached.model),
     )
 
-    def scores(model: Any, rows: Encoded) -> NDArray[np.float32]:
-        return classify.logits(model, rows, precision, pad_id=pad_id, padding_side=side)
+    return Stage(member, backward, precision, clock, readout)
 
-    def answered(found: NDArray[np.float32], rows: Encoded) -> Answers:
-        return classify.answers(found, rows.labels, regression=regression)
 
-    return Stage(member, backward, precision, clock, scores, answered)
+def read_out(run: ResolvedRun, base: Base, workshop: Workshop) -> Readout:
+    """How the run's model answers: the run's rows before its base."""
+    config, data = run.resolved, run.data
+    if workshop.shown:
+        shots: Demonstrations | None = Fixed(workshop.shown)
+    else:
+        shots = choose(data.train, config.shots, seed=config.seed, how=config.answering)
+    setting = Setting(
+        tokenizer=base.tokenizer,
+        layout=base.layout,
+        kind=data.kind,
+        labels=data.labels,
+        columns=data.columns,
+        prompt=prompt_in_use(config, data),
+        max_length=int(config.task.max_length),
+        start=base.start,
+        caches=methods.get(config.method.name).placement != "prompt",
+        shots=shots,
+        how=config.answering,
+    )
+    return readouts.build(config.readout, setting)
 
 
 def attach(base: Base, config: RunConfig) -> Attached:

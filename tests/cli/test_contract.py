@@ -18,8 +18,10 @@ from adaptlab.cli.main import app
 
 _ALWAYS = {"--json", "--quiet", "-q", "--log-level"}
 _RUNS = {
-    "--model", "--task", "--prompt", "--also-evaluate", "--balanced",
-    "--set", "--targets", "--quantize", "--train-examples", "--select-examples", "--eval-examples",
+    "--model", "--task", "--set", "--targets", "--readout", "--prompt", "--also-evaluate", "--balanced",
+    "--shots", "--shot-sampling",
+    "--shots-per-query", "--verbalizer-loss", "--length-normalization", "--calibration",
+    "--quantize", "--train-examples", "--select-examples", "--eval-examples",
     "--max-length", "--data-seed", "--data-root", "--text-columns", "--label-column", "--delimiter", "--epochs",
     "--steps", "--batch-size", "--learning-rate", "--head-learning-rate", "--optimizer", "--schedule",
     "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights",

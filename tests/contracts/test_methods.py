@@ -26,7 +26,7 @@ REFUSED = {
 }
 
 #: What PEFT alone knows is probed on three kinds of model (tests/methods/test_peft_generic.py); here one has to do.
-USABLE = [method for method in registry.all() if not method.unusable]
+USABLE = [method for method in registry.all() if method.trains and not method.unusable]
 #: In a tiny base all biases are zero, and these trained numbers are factors of them.
 FACTORS_OF_BIASES = ("glora",)
 
@@ -59,6 +59,14 @@ def test_refusals_are_said_by_attaching_and_by_counting(
         bench.attach(method)
     with pytest.raises(ConfigError, match=REFUSED[name, family]):
         method.trainable_count(bench.base.layout, bench.setup(method))
+
+
+def test_a_method_that_trains_nothing_refuses_a_new_head(bench_of: Callable[[str], Bench]) -> None:
+    bench = bench_of("bert")
+    for method in registry.all():
+        if not method.trains:
+            with pytest.raises(ConfigError, match="a new head is random"):
+                bench.attach(method)
 
 
 @every_pair

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, ke
 from adaptlab.training.encode import Encoded
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
-from adaptlab.training.objectives import build as build_objective
+from adaptlab.training.objectives.supervised import Supervised
 from adaptlab.training.precision import CastCache, Precision
 from adaptlab.workshop import attach
 from tests.training.conftest import tiny_base
@@ -91,7 +92,6 @@ def group_of(tiny_base: Callable[..., Base]) -> Callable[..., Group]:
         base, precision, casts = tiny_base(family), Precision(dtype, "cpu"), {}
         built = [_member(base, spec, precision, casts if fused else {}, steps) for spec in specs]
         members, clocks = [m for m, _ in built], [c for _, c in built]
-        settings = {"pad_id": base.tokenizer.pad_token_id, **settings}
         functional = calls_functional_dropout(base.model)
         if not fused:
             return Group(members, [Solo(precision, clock, functional=functional, **settings) for clock in clocks])
@@ -130,8 +130,9 @@ def _member(base: Base, spec: Spec, precision: Precision, casts: CastCache, step
         attached=attached,
         modes=modes,
         data=data,
+        collate=partial(collate, pad_id=base.tokenizer.pad_token_id),
         plan=plan,
         training=config.training,
-        objective=build_objective("supervised", regression=False),
+        objective=Supervised(regression=False),
     )
     return member, clock

@@ -16,7 +16,7 @@ from .conftest import Group, Spec
 
 Build = Callable[..., Group]
 
-FUSABLE = [m.name for m in registry.all() if m.placement in ("layers", "nothing")]
+FUSABLE = [m.name for m in registry.all() if m.trains and m.placement in ("layers", "nothing")]
 FAMILIES = ("bert", "opt", "t5")
 MIXED = (
     Spec("lora", 0, {"r": 4}),

@@ -15,7 +15,7 @@ from adaptlab.measure.memory import MemoryMeter, _Sampler
 from adaptlab.probing import Probe, ProbeError
 from adaptlab.resolve import Resolver
 from adaptlab.study.expand import expand
-from adaptlab.workshop import Workshop
+from adaptlab.workshop import Workshop, read_out
 
 _MEGABYTE = 1_000_000
 
@@ -125,10 +125,11 @@ def test_the_longest_batch_is_among_the_shapes(study: Callable[..., object]) -> 
     resolved = Resolver(config.execution).resolve(run)
     lengths = Workshop(config.execution, lambda _: None)
     base = lengths.base(resolved)
-    plan = probing.BatchPlan(lengths.encoded(resolved, base, "train").lengths, 8)
+    readout = read_out(resolved, base, lengths)
+    plan = probing.BatchPlan(lengths.rows(resolved, readout, "train", training=True).lengths, 8)
     longest, median = probing.training_shapes(plan)
     assert longest.length >= median.length
-    assert longest.length == max(lengths.encoded(resolved, base, "train").lengths)
+    assert longest.length == max(lengths.rows(resolved, readout, "train", training=True).lengths)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from adaptlab.training.encode import Encoded
 from adaptlab.training.loop import Hooks, train
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
-from adaptlab.training.objectives import build as build_objective
+from adaptlab.training.objectives.supervised import Supervised
 from adaptlab.training.precision import Precision
 from adaptlab.workshop import attach
 
@@ -32,6 +33,7 @@ class TinyRun:
 
     base: Base
     member: Member
+    data: Encoded
     backward: Solo
     precision: Precision
     clock: DropoutClock
@@ -47,8 +49,8 @@ class TinyRun:
 
         def evaluate(members: Sequence[Member]) -> list[dict[str, float]]:
             (member,) = members
-            scores = classify.logits(member.attached.model, member.data, self.precision, pad_id=0)
-            accuracy = float((scores.argmax(1) == member.data.labels).mean())
+            scores = classify.logits(member.attached.model, self.data, self.precision, pad_id=0)
+            accuracy = float((scores.argmax(1) == self.data.labels).mean())
             return [{"accuracy": accuracy, "loss": 0.0}]
 
         hooks = Hooks(
@@ -126,13 +128,14 @@ def tiny_run(tiny_base: Callable[..., Base]) -> Callable[..., TinyRun]:
             attached=attached,
             modes=modes,
             data=data,
+            collate=partial(collate, pad_id=0),
             plan=plan,
             training=config.training,
-            objective=build_objective("supervised", regression=False),
+            objective=Supervised(regression=False),
         )
         functional = calls_functional_dropout(attached.model)
-        backward = Solo(precision, clock, pad_id=0, micro_batch_size=micro, functional=functional)
+        backward = Solo(precision, clock, micro_batch_size=micro, functional=functional)
         torch.manual_seed(999)  # nothing below may depend on torch's own generator
-        return TinyRun(base, member, backward, precision, clock, [], [])
+        return TinyRun(base, member, data, backward, precision, clock, [], [])
 
     return build

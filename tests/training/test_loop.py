@@ -34,7 +34,7 @@ def test_losses_equal_those_of_a_plain_pytorch_loop(tiny_run: Build, method: str
     ours = without_dropout(tiny_run(method, steps=20, weight_decay=0.01)).go().losses
 
     run = without_dropout(tiny_run(method, steps=20, weight_decay=0.01))
-    model, data, trained = run.member.attached.model, run.member.data, run.member.trained
+    model, data, trained = run.member.attached.model, run.data, run.member.trained
     decayed = [p for p in trained.values() if p.ndim >= 2]
     spared = [p for p in trained.values() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": spared, "weight_decay": 0.0}]

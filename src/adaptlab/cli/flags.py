@@ -15,6 +15,7 @@ from adaptlab.errors import ConfigError
 from adaptlab.study.document import Flags
 
 _WHAT, _DATA, _TRAINING, _WHERE = "What is compared", "Data", "Training", "Where and how it runs"
+_ASKED = "How the model answers"
 
 
 def _option(flag: str, metavar: str, help: str, panel: str) -> Any:
@@ -44,6 +45,27 @@ Targets = Annotated[
 Quantize = Annotated[
     str | None,
     _option("--quantize", "4bit|8bit|none", "Store the base's blocks in 4 or 8 bits; several make a grid.", _WHAT),
+]
+Readout = Annotated[
+    str | None,
+    _option("--readout", "NAME", f"How the model answers: {', '.join(get_args(config.Readout))} (head).", _ASKED),
+]
+Shots = Annotated[
+    str | None, _option("--shots", "K[,K]", "Demonstrations before every question, from the training rows.", _ASKED)
+]
+ShotSampling = Annotated[
+    str | None, _option("--shot-sampling", "random|balanced", "balanced shows as many of each class.", _ASKED)
+]
+ShotsPerQuery = Annotated[bool, _option("--shots-per-query", "", "Other demonstrations for every question.", _ASKED)]
+VerbalizerLoss = Annotated[
+    str | None, _option("--verbalizer-loss", "labels|vocabulary", "What a label's words are trained against.", _ASKED)
+]
+LengthNormalization = Annotated[
+    str | None, _option("--length-normalization", "NAME", "Divide by length: none, tokens or characters.", _ASKED)
+]
+Calibration = Annotated[
+    str | None,
+    _option("--calibration", "none|content-free", "Take away what is answered to a row that says nothing.", _ASKED),
 ]
 TrainExamples = Annotated[str | None, _option("--train-examples", "N|all", "Rows that training may see.", _DATA)]
 SelectExamples = Annotated[str | None, _option("--select-examples", "N|all", "Rows that choose the checkpoint.", _DATA)]
@@ -136,7 +158,7 @@ Out = Annotated[Path | None, _option("--out", "DIR", "The study's folder; ./<tas
 _LISTS = (
     "model", "task", "methods", "quantize", "train_examples", "data_seed", "max_length", "epochs", "steps",
     "batch_size", "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio",
-    "dtype",
+    "dtype", "readout", "shots", "shot_sampling", "verbalizer_loss", "length_normalization", "calibration",
 )  # fmt: skip
 _OF_TASKS = ("text_columns", "label_column", "delimiter", "prompt", "also_evaluate")
 _OF_MODELS = ("allow_pickle", "trust_remote_code")

@@ -16,6 +16,7 @@ from adaptlab.engines.trunk import Trunk
 from adaptlab.training.batches import Batch
 from adaptlab.training.dropout import DropoutClock, functional_dropout, key_dropout
 from adaptlab.training.member import Member
+from adaptlab.training.words import read
 
 T = TypeVar("T")
 
@@ -95,22 +96,24 @@ class Fused(Passing):
         return results
 
     def _forward(self, members: Sequence[Member], batches: Sequence[Batch], first: int) -> list[Any]:
-        rows = len(batches[0].labels)
-        self._carry(members, rows, first)
+        rows = batches[0].sequences
+        self._carry(members, rows, first * (rows // len(batches[0].labels)))
         self._trunk.train()
         dropout = functional_dropout(self._clock, self._trunk.functional_rates) if self._functional else nullcontext()
+        inputs, places = joined([batch.inputs for batch in batches], [batch.places for batch in batches])
         with dropout:
-            logits = self._trunk.model(**joined([batch.inputs for batch in batches])).logits
-        return list(logits.chunk(len(members)))
+            logits = read(self._trunk.model, members[0].attached.layout.word_head, inputs, places)
+        sizes = [len(batch.labels if batch.places is None else batch.places) for batch in batches]
+        return list(torch.split(logits, sizes))
 
     def _answers(self, members: Sequence[Member], inputs: Mapping[str, Tensor], rows: int) -> list[Tensor]:
         self._carry(members, rows, 0)
         self._trunk.eval()
-        logits = self._trunk.model(**joined([inputs] * len(members))).logits
+        logits = self._trunk.model(**joined([inputs] * len(members))[0]).logits
         return list(logits.chunk(len(members)))
 
     def _carry(self, members: Sequence[Member], rows: int, first: int) -> None:
-        """The coming pass carries ``members``, each with ``rows`` rows."""
+        """The coming pass carries ``members``, each with ``rows`` sequences, the first of which is its ``first``."""
         lanes = [self._members.index(member) for member in members]
         self._lanes.set(lanes, rows)
         step = members[0].progress.step
@@ -125,9 +128,24 @@ def empty_cache(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def joined(inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The batches of several runs one after the other."""
-    return {name: torch.cat([one[name] for one in inputs]) for name in inputs[0]}
+def joined(
+    inputs: Sequence[Mapping[str, Tensor]], places: Sequence[Tensor | None] = ()
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The batches of several runs one after the other: their inputs, and the places where a language model is read.
+
+    Texts have one length; answers, which a decoder behind an encoder reads, are padded to the longest.
+    """
+    whole = {}
+    for name in inputs[0]:
+        parts = [one[name] for one in inputs]
+        longest = max(part.shape[1] for part in parts)
+        whole[name] = torch.cat([nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts])
+    moved, start = [], 0
+    for one, own in zip(inputs, places, strict=False):
+        if own is not None:
+            moved.append(own + torch.tensor([start, 0]).to(own))
+            start += len(one["input_ids"])
+    return whole, torch.cat(moved) if moved else None
 
 
 def bare(model: Any) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptlab.training.batches import Batch, collate
+from adaptlab.training.batches import Batch
 from adaptlab.training.member import Member
 from adaptlab.training.precision import Precision
 
@@ -27,13 +27,10 @@ class Passing(ABC):
         self,
         precision: Precision,
         *,
-        pad_id: int,
-        padding_side: str = "right",
         micro_batch_size: int | None = None,
         functional: bool = False,
     ) -> None:
         self._precision, self._functional = precision, functional
-        self._pad_id, self._padding_side = pad_id, padding_side
         self._micro = micro_batch_size
 
     def __call__(self, members: Sequence[Member]) -> list[float]:
@@ -47,14 +44,7 @@ class Passing(ABC):
         totals: Tensor | None = None
         for first in range(0, count, micro):
             batches = [
-                collate(
-                    member.data,
-                    own.rows[first : first + micro],
-                    length,
-                    pad_id=self._pad_id,
-                    padding_side=self._padding_side,
-                    device=self._precision.device,
-                )
+                member.collate(member.data, own.rows[first : first + micro], length)
                 for member, own in zip(members, rows, strict=True)
             ]
             with self._precision.autocast(), self._precision.attention(length):

@@ -11,6 +11,7 @@ from adaptlab.training.batches import Batch
 from adaptlab.training.dropout import DropoutClock, functional_dropout
 from adaptlab.training.member import Member
 from adaptlab.training.precision import Precision
+from adaptlab.training.words import read
 
 
 class Solo(Passing):
@@ -22,6 +23,7 @@ class Solo(Passing):
 
     def _forward(self, members: Sequence[Member], batches: Sequence[Batch], first: int) -> list[Any]:
         (member,), (batch,) = members, batches
-        self._clock.set(member.progress.step, [(member.seed, len(batch.labels), first)])
+        per_row = batch.sequences // len(batch.labels)
+        self._clock.set(member.progress.step, [(member.seed, batch.sequences, first * per_row)])
         with functional_dropout(self._clock) if self._functional else nullcontext():
-            return [member.attached.model(**batch.inputs).logits]
+            return [read(member.attached.model, member.attached.layout.word_head, batch.inputs, batch.places)]

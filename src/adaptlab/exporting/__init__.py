@@ -99,7 +99,7 @@ def export(
 
     def logits(module: Any) -> NDArray[np.float32]:
         how: dict[str, Any] = {"labels": labels, "regression": regression, "max_length": int(config.task.max_length)}
-        return Predictor(base, module, **how, precision=Precision("float32", on)).logits(rows)
+        return Predictor.with_head(base, module, **how, precision=Precision("float32", on)).logits(rows)
 
     expected = logits(attached.model)
     notes: list[str] = []

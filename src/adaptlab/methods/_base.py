@@ -101,6 +101,7 @@ class Method(ABC):
     Attributes:
         placement: ``base`` trains the base's own weights (the run needs its own copy), ``layers`` sits at single
             layers, ``prompt`` changes inputs, cache or mask of the whole model, ``nothing`` trains at most the head.
+        trains: False for a method that trains nothing at all.
         takes_targets: whether ``targets`` say where it goes; others refuse them.
         Config: the pydantic model of the options.
         learning_rates: default and range.
@@ -114,6 +115,7 @@ class Method(ABC):
     paper: str = ""
     note: str = ""
     placement: Placement
+    trains: bool = True
     takes_targets: bool = False
     Config: type[MethodOptions] = MethodOptions
     learning_rates: LearningRates

@@ -215,7 +215,7 @@ def task_type(layout: Layout, *, with_head: bool) -> str | None:
     """PEFT's word for what a model does. It adds heads of its own to SEQ_CLS alone."""
     if with_head:
         return "SEQ_CLS"
-    if layout.head:
+    if layout.head or not layout.word_head:
         return None
     return {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}.get(layout.kind)
 

@@ -64,6 +64,7 @@ class Layout:
             ``("transformer.h.0.attn.c_attn", ...)``. The same modules stand in ``words``.
         tied: groups of layers that share one weight, e.g. the embeddings of T5's encoder and decoder.
         key_values: of every block; ``None`` where blocks differ, or have no attention.
+        word_head: the module that turns hidden states into logits over the vocabulary; empty for the readout ``head``.
     """
 
     family: str
@@ -78,6 +79,7 @@ class Layout:
     fused_words: Mapping[str, tuple[str, ...]]
     tied: tuple[tuple[str, ...], ...] = ()
     key_values: KeyValues | None = None
+    word_head: str = ""
 
     def layer(self, name: str) -> Layer:
         """The layer called ``name``; KeyError if there is none."""

@@ -64,6 +64,7 @@ def describe(model: nn.Module, missing_keys: Collection[str]) -> Layout:
         fused_words=fused,
         tied=_tied(model),
         key_values=_key_values(model, kind),
+        word_head=_word_head(model),
     )
 
 
@@ -236,6 +237,12 @@ def _token_embeddings(model: nn.Module) -> list[str]:
     source = model.get_input_embeddings()  # type: ignore[operator]
     same = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Embedding) and m.weight is source.weight]
     return [name for name, module in same if module is not source or len(same) == 1]
+
+
+def _word_head(model: nn.Module) -> str:
+    """The module whose outputs are logits over the vocabulary; empty where there is none."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return next((name for name, module in model.named_modules() if head is not None and module is head), "")
 
 
 def _tied(model: nn.Module) -> tuple[tuple[str, ...], ...]:

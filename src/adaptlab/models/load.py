@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from adaptlab.config import ModelConfig
+from adaptlab.config import ModelConfig, Readout
 from adaptlab.errors import ModelError
 from adaptlab.models import quantize
 from adaptlab.models._base import Layout
-from adaptlab.models.families import describe
+from adaptlab.models.families import describe, model_kind
 from adaptlab.models.identity import config_path, fetch, locate, read_config, weight_files
 
 #: Configuration keys that set the dropout of attention probabilities, over all families.
@@ -56,12 +56,23 @@ class Base:
     attention_dropout: str = "off"
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def start(self) -> int | None:
+        """The token that a decoder behind an encoder starts with; ``None`` for other models."""
+        hf_config: Any = self.model.config
+        return getattr(hf_config, "decoder_start_token_id", None) if self.layout.kind == "encoder-decoder" else None
 
-def load_base(config: ModelConfig, *, num_labels: int, regression: bool, device: str) -> Base:
-    """Load a base with a new classification (or regression) head, frozen, in eval mode; see ``quantize`` for its bits.
+
+def load_base(
+    config: ModelConfig, *, num_labels: int, regression: bool, device: str, readout: Readout = "head"
+) -> Base:
+    """Load a base, frozen, in eval mode; see ``quantize`` for its bits.
+
+    For the readout ``head`` it has a new classification (or regression) head; for the others it is the language model
+    that it was pretrained as, and ``num_labels`` and ``regression`` say nothing.
 
     Raises:
-        ModelError: the files are missing, damaged, pickled, or of a model that cannot classify.
+        ModelError: the files are missing, damaged, pickled, or of a model that cannot answer in this way.
         HubError: the model has to come from a hub that does not answer or has no such model.
         ConfigError: quantisation is asked for and bitsandbytes is not installed.
     """
@@ -70,7 +81,7 @@ def load_base(config: ModelConfig, *, num_labels: int, regression: bool, device:
     folder = fetch(config)
     with _quiet_transformers(), torch.random.fork_rng(devices=[]):
         tokenizer = _load_tokenizer(folder, config)
-        model, missing = _load_classifier(folder, config, num_labels, regression, device)
+        model, missing = _load_model(folder, config, num_labels, regression, readout, device)
     warnings: list[str] = []
     _ensure_padding(model, tokenizer, config, warnings)
     _switch_off_attention_dropout(model)
@@ -78,6 +89,11 @@ def load_base(config: ModelConfig, *, num_labels: int, regression: bool, device:
     model.eval()
     layout = describe(model, missing)
     _check_missing(layout, missing, config, warnings)
+    if readout != "head" and layout.head:
+        raise ModelError(
+            f"The weights of the model '{config.id}' lack {layout.head[0]}, without which it is no language model: "
+            f"choose a checkpoint saved as one, or use --readout head."
+        )
     _name_publicly(model, locate(config).public_name)
     model.to(device)
     quantize.settle(model)
@@ -117,22 +133,22 @@ def initialise_head(model: nn.Module, layout: Layout) -> None:
             parameters[leaf].copy_(value)
 
 
-def skeleton(config: ModelConfig, *, num_labels: int, regression: bool = False) -> tuple[nn.Module, Layout]:
+def skeleton(
+    config: ModelConfig, *, num_labels: int, regression: bool = False, readout: Readout = "head"
+) -> tuple[nn.Module, Layout]:
     """The model on the meta device, and its layout, from config.json alone (and a safetensors header if one is there).
 
     Without weights to look into, the head is what the checkpoint's own architecture (``architectures``) lacks.
     """
-    from transformers import AutoModelForSequenceClassification
-
     read_config(config)  # its errors name the model and what to do
     hf_config = _hf_config(config_path(config).parent, config, num_labels, regression)
     try:
         with torch.device("meta"), _quiet_transformers():
-            model: nn.Module = AutoModelForSequenceClassification.from_config(
+            model: nn.Module = _auto_class(config, hf_config, readout).from_config(
                 hf_config, trust_remote_code=config.trust_remote_code
             )
     except ValueError as error:
-        raise _cannot_classify(config, hf_config.model_type) from error
+        raise _cannot_answer(config, hf_config.model_type, readout) from error
     missing = _missing_by_name(model, config)
     if config.quantize != "none":
         quantize.as_linears(model, quantize.quantised_layers(model, describe(model, missing)))
@@ -193,20 +209,30 @@ def _hf_config(folder: Path, config: ModelConfig, num_labels: int, regression: b
     return hf_config
 
 
-def _load_classifier(
-    folder: Path, config: ModelConfig, num_labels: int, regression: bool, device: str
+def _auto_class(config: ModelConfig, hf_config: Any, readout: Readout) -> Any:
+    """The class of transformers that builds a model for ``readout``."""
+    import transformers
+
+    if readout == "head":
+        return transformers.AutoModelForSequenceClassification
+    kind = model_kind(hf_config)
+    if kind == "encoder":
+        raise _cannot_answer(config, hf_config.model_type, readout)
+    return transformers.AutoModelForSeq2SeqLM if kind == "encoder-decoder" else transformers.AutoModelForCausalLM
+
+
+def _load_model(
+    folder: Path, config: ModelConfig, num_labels: int, regression: bool, readout: Readout, device: str
 ) -> tuple[nn.Module, frozenset[str]]:
     """The model and the names of the parameters that its checkpoint does not have, or has for other labels."""
-    from transformers import AutoModelForSequenceClassification
-
     hf_config = _hf_config(folder, config, num_labels, regression)
     pickled = weight_files(folder, config)[0].suffix != ".safetensors"
     bits: dict[str, Any] = {}
     if config.quantize != "none":
-        empty, layout = skeleton(config, num_labels=num_labels, regression=regression)
+        empty, layout = skeleton(config, num_labels=num_labels, regression=regression, readout=readout)
         bits = quantize.loading_arguments(empty, layout, config, device)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = _auto_class(config, hf_config, readout).from_pretrained(
             folder,
             config=hf_config,
             dtype=torch.float32,
@@ -219,8 +245,10 @@ def _load_classifier(
         )
     except ValueError as error:
         if "Unrecognized configuration class" in str(error):
-            raise _cannot_classify(config, hf_config.model_type) from error
+            raise _cannot_answer(config, hf_config.model_type, readout) from error
         raise _cannot_load(config, error) from error
+    except ModelError:
+        raise
     except Exception as error:  # damaged files raise what their reader likes
         raise _cannot_load(config, error) from error
     other_shape = {entry[0] if isinstance(entry, (tuple, list)) else entry for entry in info["mismatched_keys"]}
@@ -234,10 +262,15 @@ def _cannot_load(config: ModelConfig, error: Exception) -> ModelError:
     )
 
 
-def _cannot_classify(config: ModelConfig, model_type: str) -> ModelError:
+def _cannot_answer(config: ModelConfig, model_type: str, readout: Readout) -> ModelError:
+    if readout == "head":
+        return ModelError(
+            f"The model '{config.id}' is a {model_type}, for which transformers has no sequence classification: "
+            f"choose an encoder such as minilm, or a decoder or encoder-decoder that has one."
+        )
     return ModelError(
-        f"The model '{config.id}' is a {model_type}, for which transformers has no sequence classification: "
-        f"choose an encoder such as minilm, or a decoder or encoder-decoder that has one."
+        f"The model '{config.id}' is a {model_type}, which writes no text, and --readout {readout} needs a model that "
+        f"does: choose a decoder (GPT-2, OPT, Llama, Qwen ...) or an encoder-decoder (T5), or use --readout head."
     )
 
 

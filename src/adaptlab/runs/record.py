@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adaptlab.config import RunConfig, RunIdentity
+from adaptlab.config import Prompt, RunConfig, RunIdentity
 
 SCHEMA = 1
 
@@ -108,6 +108,9 @@ class DataPart(_Part):
     truncated: dict[str, int] = Field(default_factory=dict)  # rows that lost tokens, per split
     warnings: list[str] = Field(default_factory=list)
     out_of_domain: dict[str, OutOfDomainPart] = Field(default_factory=dict)  # by report set
+    columns: list[str] = Field(default_factory=list)  # names of a row's texts, in order
+    prompt: Prompt | None = None  # whole, with its answers
+    demonstrations: list[dict[str, Any]] | None = None  # rows shown before every question, where they are the same
 
 
 class Environment(_Part):
@@ -140,6 +143,8 @@ class Record(_Part):
     config: ConfigPart
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)  # {evaluation set: {metric: value, "n": n}}
     primary: Primary | None = None
+    #: {evaluation set: {note: number}}: how a language model's answers came about, e.g. the labels' share.
+    answering: dict[str, dict[str, float]] = Field(default_factory=dict)
     parameters: Parameters | None = None
     cost: Cost = Field(default_factory=Cost)
     tuning: TuningPart | None = None

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from adaptlab.config import (
+    AnsweringConfig,
     HeadMode,
     MethodConfig,
     MethodEntry,
@@ -29,6 +30,9 @@ from adaptlab.study.wording import Problem
 _LONGEST_PART = 60  # characters of a task's or label's name in a folder's name; the id keeps folders apart
 
 
+#: What a method's entry may say for itself, in place of the study.
+_ENTRY_ANSWERING = ("readout", "objective", "shots")
+
 Facts = dict[str, Any]
 
 
@@ -43,12 +47,13 @@ class Variant:
     head: HeadMode
     quantize: Quantize | None  # None: as the model says
     learning_rate: float | Literal["auto"]
+    answering: tuple[tuple[str, Any], ...] = ()  # readout, objective and shots, where the entry says them
 
     def facts(self) -> Facts:
         """Everything in which two variants of a method can differ, in the order in which a label tells it."""
         own = {_short(self.name, key): value for key, value in filled(self.name, self.options).items()}
         of_all = {"targets": self.targets, "head": self.head, "quantize": self.quantize, "lr": self.learning_rate}
-        return own | of_all
+        return own | of_all | dict.fromkeys(_ENTRY_ANSWERING) | dict(self.answering)
 
     def config(self) -> MethodConfig:
         return MethodConfig(
@@ -67,11 +72,10 @@ def expand(study: StudyConfig) -> list[RunConfig]:
         raise ConfigError(problem.message for problem in problems)
     variants = _labelled(_without_twins(_variants(study)))
     runs = [
-        _run(study, model, task, training, variant, seed, {"readout": readout, "objective": objective, "shots": shots})
+        _run(study, model, task, training, variant, seed, answering)
         for task in _tasks(study)
-        for model, readout, objective, shots in itertools.product(
-            study.model, study.readout, study.objective, study.shots
-        )
+        for model in study.model
+        for answering in _answerings(study)
         for training in _trainings(study)
         for variant in variants
         for seed in study.seeds
@@ -111,8 +115,17 @@ def _run(
         method=variant.config(),
         training=training.model_copy(update=rate),
         seed=seed,
-        **answering,
+        **{**answering, **dict(variant.answering)},
     )
+
+
+def _answerings(study: StudyConfig) -> Iterator[dict[str, Any]]:
+    """The product over how answers are read: the readout, the objective, the shots, and the keys of AnsweringConfig."""
+    keys = [*_ENTRY_ANSWERING, *AnsweringConfig.model_fields]
+    for values in itertools.product(*(_axis(study, key) for key in keys)):
+        given = dict(zip(keys, values, strict=True))
+        how = AnsweringConfig(**{key: given.pop(key) for key in AnsweringConfig.model_fields})
+        yield {**given, "answering": how}
 
 
 def _tasks(study: StudyConfig) -> Iterator[TaskConfig]:
@@ -153,14 +166,17 @@ def _axis(study: StudyConfig, key: str) -> tuple[Any, ...]:
 
 def _variants(study: StudyConfig) -> Iterator[Variant]:
     for entry in study.methods:
-        for targets, head, quantize, options, rate in itertools.product(
+        said = {key: getattr(entry, key) for key in _ENTRY_ANSWERING if getattr(entry, key) is not None}
+        for targets, head, quantize, options, rate, values in itertools.product(
             _targets(study, entry),
             entry.head,
             entry.quantize or study.quantize or (None,),
             list(settings(entry)),
             entry.learning_rate or study.learning_rate,
+            list(itertools.product(*said.values())),
         ):
-            yield Variant(entry.name, entry.label, options, targets, head, quantize, rate)
+            answering = tuple(zip(said, values, strict=True))
+            yield Variant(entry.name, entry.label, options, targets, head, quantize, rate, answering)
 
 
 def _targets(study: StudyConfig, entry: MethodEntry) -> tuple[str | tuple[str, ...] | None, ...]:

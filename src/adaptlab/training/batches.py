@@ -20,6 +20,8 @@ from adaptlab.training.encode import Encoded
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adaptlab.training.words import Wanted
+
 #: A bin holds at least this many batches (else the seed could not mix it), and is searched for up to that many.
 _LEAST_BATCHES, _MOST_BATCHES = 2, 64
 #: What a bin more must save, in padded tokens, as a share of a mean batch: fewer bins let the seed mix more.
@@ -112,12 +114,27 @@ def _bin_bounds(lengths: NDArray[np.int64], batch_size: int) -> list[tuple[int, 
 
 @dataclass(slots=True)
 class Batch:
-    """A padded batch on a device. ``inputs`` are the model's keyword arguments, ``labels`` ``[rows]``."""
+    """A padded batch on a device. ``inputs`` are the model's keyword arguments, ``labels`` ``[rows]``.
+
+    ``wanted`` says where a language model is read, and what for; a row may then take several of its sequences, the
+    same number for all rows. ``None`` means the model gives ``[rows, outputs]`` logits by itself.
+    """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     tokens: int  # without padding
     padded_tokens: int
+    wanted: Wanted | None = None
+
+    @property
+    def places(self) -> Tensor | None:
+        """Where the model is read; ``None`` for what it gives by itself."""
+        return None if self.wanted is None else self.wanted.places
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that the model reads."""
+        return len(self.inputs["input_ids"])
 
 
 def collate(

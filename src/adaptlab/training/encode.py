@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,27 @@ if TYPE_CHECKING:
     from adaptlab.tasks._base import Example
 
 _ROWS_PER_CALL = 10_000
+
+
+class Rows(Protocol):
+    """Tokenised rows of a split."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The examples' own ids, in order."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """``[rows]`` tokens that the model reads of each."""
+
+    @property
+    def truncated(self) -> int:
+        """How many rows lost text to the maximal length."""
+
+    def __len__(self) -> int: ...
+
+    def sized(self, rows: int, length: int) -> Any:
+        """``rows`` times the longest row, brought to ``length`` tokens: for counting what a step computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,21 @@ class Encoded:
     def lengths(self) -> NDArray[np.int64]:
         """``[rows]`` tokens per row, special tokens included."""
         return np.diff(self.offsets)
+
+    def sized(self, rows: int, length: int) -> Encoded:
+        """``rows`` times the longest row, brought to ``length`` tokens; its last token stays the last."""
+        longest = int(np.argmax(self.lengths))
+        start, end = int(self.offsets[longest]), int(self.offsets[longest + 1])
+        at = np.arange(start, end)
+        at = np.r_[np.resize(at[:-1] if len(at) > 1 else at, length - 1), at[-1]]
+        return replace(
+            self,
+            ids=self.ids[longest : longest + 1] * rows,
+            tokens=np.tile(self.tokens[at], rows),
+            types=None if self.types is None else np.tile(self.types[at], rows),
+            offsets=np.arange(rows + 1, dtype=np.int64) * length,
+            labels=np.repeat(self.labels[longest : longest + 1], rows),
+        )
 
 
 def encode(tokenizer: Any, examples: Sequence[Example], *, max_length: int, regression: bool) -> Encoded:

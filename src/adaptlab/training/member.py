@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptlab.config import TrainingConfig
 from adaptlab.measure.flops import TrainingFlops
 from adaptlab.methods._base import Attached
 from adaptlab.training import optimizers, schedules
-from adaptlab.training.batches import BatchPlan, BatchRows
-from adaptlab.training.encode import Encoded
+from adaptlab.training.batches import Batch, BatchPlan, BatchRows
+from adaptlab.training.encode import Rows
 from adaptlab.training.modes import Modes
 from adaptlab.training.objectives import Objective
 
@@ -46,6 +48,7 @@ class Member:
     """A run of a group.
 
     Args:
+        data: the training rows; ``collate`` makes a padded batch of some of them.
         training: resolved: ``steps``, ``eval_every`` and ``learning_rate`` are numbers.
         higher_is_better: of the metric that selects the checkpoint.
     """
@@ -57,7 +60,8 @@ class Member:
         seed: int,
         attached: Attached,
         modes: Modes,
-        data: Encoded,
+        data: Rows,
+        collate: Callable[[Any, NDArray[np.int64], int], Batch],
         plan: BatchPlan,
         training: TrainingConfig,
         objective: Objective,
@@ -67,7 +71,8 @@ class Member:
         if training.steps is None or training.eval_every is None or training.learning_rate == "auto":
             raise ValueError("a member trains a resolved configuration")
         self.name, self.seed, self.attached, self.modes = name, seed, attached, modes
-        self.data, self.plan, self.training, self.objective = data, plan, training, objective
+        self.data, self.collate, self.plan = data, collate, plan
+        self.training, self.objective = training, objective
         self.total_steps: int = training.steps
         self.eval_every: int = training.eval_every
         self.scaler = scaler
@@ -97,7 +102,7 @@ class Member:
         return float(self.training.learning_rate) * self._factor()
 
     def _factor(self) -> float:
-        step = min(self.progress.step, self.total_steps - 1)
+        step = max(0, min(self.progress.step, self.total_steps - 1))
         shape = schedules.factor(self.training.schedule, step, self.total_steps, self.training.warmup_ratio)
         return shape * schedules.Plateau(*self.progress.plateau).factor if self._reduces else shape
 

@@ -63,6 +63,8 @@ def build(training: TrainingConfig, attached: Attached) -> torch.optim.Optimizer
     _check_complete(trained, groups)
     if training.optimizer not in _BUILDERS:
         raise AdaptlabError(f"No optimizer is called '{training.optimizer}': there are {', '.join(sorted(_BUILDERS))}.")
+    if not groups:  # nothing is trained, in no step
+        return torch.optim.SGD([{"params": []}], lr=rate)
     return _BUILDERS[training.optimizer](groups)
 
 

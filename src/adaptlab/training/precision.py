@@ -60,27 +60,31 @@ class Precision:
 
     def prepare(self, attached: Attached, casts: CastCache) -> None:
         """Cast what is frozen, in place; tensors shared with the base are replaced, not changed."""
-        self.prepare_model(attached.model, attached.layout.head_modules, casts)
+        self.prepare_model(attached.model, attached.layout.head_modules, casts, attached.layout.word_head)
 
-    def prepare_model(self, model: nn.Module, head_modules: Sequence[str], casts: CastCache) -> None:
-        """The same for a model that nothing is attached to; ``head_modules`` compute in float32."""
+    def prepare_model(
+        self, model: nn.Module, head_modules: Sequence[str], casts: CastCache, word_head: str = ""
+    ) -> None:
+        """The same for a model that nothing is attached to; ``head_modules`` and ``word_head`` compute in float32."""
         if self.name == "float64":
             _to_float64(model, casts)
         if not self.mixed:
             return
+        scorers = [_find(model, name) for name in (*head_modules, word_head) if name]
+        kept = set(scorers[-1].modules()) if word_head else set()  # its float32 weight is in memory anyway
         for module in model.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
                 setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010  # PEFT's own up-cast; autocast decides here
             if hasattr(module, "compute_type_is_set"):
                 module.compute_dtype = self.dtype  # type: ignore[assignment]  # a 4-bit linear is no business of autocast's
-            if _is_norm(module):
+            if _is_norm(module) or module in kept:
                 continue
             for name, parameter in list(module._parameters.items()):
                 if parameter is not None and not parameter.requires_grad and parameter.dtype == torch.float32:
                     cast = _cast(parameter.data, self.dtype, casts)
                     module._parameters[name] = nn.Parameter(cast, requires_grad=False)
-        for name in head_modules:
-            _run_in_float32(_find(model, name), self.device)
+        for scorer in scorers:
+            _run_in_float32(scorer, self.device)
 
 
 def _to_float64(model: nn.Module, casts: CastCache) -> None:
