@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptlab.config import Prompt, TaskConfig
+from adaptlab.config import TaskConfig
 from adaptlab.errors import ConfigError, DataError
 from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
 from adaptlab.tasks._labels import Meaning, interpret, unlabelled
+from adaptlab.tasks._prompts import plain_prompts
 from adaptlab.tasks._sources import Address, find_rows
 from adaptlab.tasks._splits import Published, assemble, fingerprint, report_subset
 from adaptlab.tasks._table import FORMATS, Table, format_of, read_table
@@ -207,17 +208,6 @@ class HubRows(OwnRows):
         found = find_rows(self.address, ["train"], ["validation", "test"], access)
         names = {split: f"{self.address}/{split}" for split in found.tables}
         return _Source(dict(found.tables), names, str(self.address), found.revision, [])
-
-
-def plain_prompts(columns: Sequence[str]) -> tuple[Prompt, ...]:
-    """For rows about which nothing is known: the texts, a line each after its column's name, then the label.
-
-    None for columns with braces in their names, which no template can name.
-    """
-    if any(brace in column for column in columns for brace in "{}"):
-        return ()
-    lines = [f"{column}: {{{column}}}" for column in columns]
-    return (Prompt(name="plain", template="\n".join([*lines, "label:"])),)
 
 
 def _split_files(path: Path) -> tuple[dict[str, Path], list[str]]:

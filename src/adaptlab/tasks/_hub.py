@@ -8,6 +8,7 @@ from typing import Any
 from adaptlab.config import TaskConfig
 from adaptlab.errors import ConfigError, DataError
 from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
+from adaptlab.tasks._prompts import plain_prompts
 from adaptlab.tasks._sources import Address, find_rows
 from adaptlab.tasks._splits import Published, assemble, fingerprint, report_subset
 from adaptlab.tasks._table import Table
@@ -70,7 +71,7 @@ class HubTask(Task):
             metrics=self.metrics,
             config=config,
             columns=self.text_columns,
-            prompts=self.prompts,
+            prompts=self.prompts or plain_prompts(self.text_columns),
             source="/".join(filter(None, [self.hub_id, self.hub_config])),
             revision=found.revision,
             warnings=[f"The source has no {split}: nothing is reported on it." for split in absent],

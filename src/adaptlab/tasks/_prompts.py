@@ -18,7 +18,7 @@ from adaptlab.config import Prompt
 from adaptlab.errors import ConfigError, near_matches
 from adaptlab.tasks._base import Example, Kind
 
-__all__ = ["Prompt", "Rendered", "choose_prompt", "fit_prompt", "prompt_digest", "render"]
+__all__ = ["Prompt", "Rendered", "choose_prompt", "fit_prompt", "plain_prompts", "prompt_digest", "render"]
 
 #: What answers' templates may name besides columns, by kind.
 _ANSWER_FIELDS: Mapping[str, tuple[str, ...]] = {"multiple-choice": ("key", "text"), "generation": ("label",)}
@@ -116,6 +116,17 @@ def choose_prompt(prompts: Sequence[Prompt], name: str, task: str) -> Prompt:
     close = near_matches(name, names, most=1)
     hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(names) or 'none'}."
     raise ConfigError(f"The task '{task}' has no prompt '{name}': {hint}")
+
+
+def plain_prompts(columns: Sequence[str]) -> tuple[Prompt, ...]:
+    """For rows about which nothing is known: the texts, a line each after its column's name, then the label.
+
+    None for columns with braces in their names, which no template can name.
+    """
+    if any(brace in column for column in columns for brace in "{}"):
+        return ()
+    lines = [f"{column}: {{{column}}}" for column in columns]
+    return (Prompt(name="plain", template="\n".join([*lines, "label:"])),)
 
 
 def prompt_digest(prompt: Prompt) -> str:
