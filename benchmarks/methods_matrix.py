@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adaptlab.config import Quantize
@@ -78,7 +79,18 @@ def main() -> None:
 def benches_of(kind: str, folder: Path) -> Benches:
     """The kind's tiny model, as it is and in 4 and in 8 bits."""
     model = build_tiny_model(MODELS[kind], folder / kind, times=2)
+    _draw_biases(model / "model.safetensors")
     return {how: bench(model, quantize=how) for how in ("none", "4bit", "8bit")}
+
+
+def _draw_biases(weights: Path) -> None:
+    """A fresh model's biases are zero, a trained one's are not, and some methods train factors of them (GLoRA)."""
+    draw = torch.Generator().manual_seed(0)
+    tensors = load_file(weights)
+    for name, tensor in tensors.items():
+        if name.endswith(".bias"):
+            tensor.add_(0.1 * torch.randn(tensor.shape, generator=draw))
+    save_file(tensors, weights, {"format": "pt"})
 
 
 def probe(method: Method, benches: Benches) -> Answers:
@@ -97,7 +109,12 @@ def probe(method: Method, benches: Benches) -> Answers:
 
 
 def refusals(method: Method, everywhere: Mapping[str, Bench]) -> Answers:
-    """The architectures that the method cannot be attached to as it is by default, and why."""
+    """The architectures that the method cannot be attached to as it is by default, and why.
+
+    None of one that trains nothing, or nowhere: its row says so.
+    """
+    if method.unusable or not method.trains:
+        return {}
     tried = {family: _tried(partial(_attaches, method, on)) for family, on in everywhere.items()}
     return {family: why for family, why in tried.items() if why}
 
@@ -219,7 +236,9 @@ def _tried(check: Callable[[], str]) -> str:
         return check()
     except AdaptlabError as error:
         said = re.sub(r"^The method \S+ cannot be merged into the base(, for| here:|:) ", "", str(error))
-        return said.split(": export it")[0].split(": choose")[0]
+        said = re.sub(r"^\S+ cannot be trained here: ", "", said)
+        said = re.sub(r"^PEFT cannot attach .* and targets \((.*)\): change them.*$", r"PEFT fails: \1", said)
+        return said.split(": export it")[0].split(": choose")[0].rstrip(".")
     except Exception as error:  # whatever a library raises is the answer
         lines = str(error).strip().splitlines() or [type(error).__name__]
         said = re.split(r"\. (?=[A-Z])", re.sub(r"\s+", " ", lines[0]))[0].rstrip(".")

@@ -84,7 +84,8 @@ class Capabilities:
                         kinds[kind] = None
             for why, (whats, kinds) in found.items():
                 where = "everywhere" if len(kinds) == len(KINDS) else ", ".join(kinds)
-                yield method, ", ".join(whats), where, why
+                what = "anything" if len(whats) == len(SHOWN) else ", ".join(whats)
+                yield method, what, where, why
 
 
 @cache
@@ -99,7 +100,7 @@ def quantised_refusal(method: str, kind: ModelKind, quantize: Quantize) -> str |
         return None
     known = capabilities()
     reason = known.why_not(method, kind, quantize)
-    if not reason:
+    if not reason or known.why_not(method, kind, "trains"):  # the latter is said where it is attached
         return None
     article = "an" if kind.startswith("e") else "a"
     others = [
