@@ -154,7 +154,7 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
         save=lambda m: checkpoint.save(m, by_member[m].folder.checkpoint),
         stop=workshop.stop,
         checkpoint_seconds=workshop.execution.checkpoint_seconds,
-        own_clock=alone,
+        own_clock=group.own_clock,
     )
     train(list(by_member), group.backward, hooks)
     return group
@@ -189,12 +189,12 @@ def _finish(trial: _Trial, group: Group, study: StudyFolder, workshop: Workshop,
     record, run = trial.record, trial.run
     try:
         record.training["select_metric"] = run.data.metrics[0]
-        _fill_costs(record, trial.member, meter, own_clock=len(group.stages) == 1)
+        _fill_costs(record, trial.member, meter, own_clock=group.own_clock)
         if trial.member.progress.diverged:
             raise _DivergedError(trial.member)
         if run.resolved.report:
             _answer_report_sets(trial, group, workshop)
-        if len(group.stages) == 1:
+        if group.own_clock:
             record.cost.eval_seconds = group.answer_seconds
         if run.resolved.report and workshop.execution.keep_weights != "none":
             record.cost.adapter_bytes = _save_weights(trial.member.attached, trial.folder.adapter)

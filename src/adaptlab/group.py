@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from adaptlab.engines.fused import Fused
+from adaptlab.engines.fused import Fused, bare
 from adaptlab.engines.packing import activation_bytes, chosen_engine, pack
 from adaptlab.engines.passing import Passing
 from adaptlab.methods import registry as methods
@@ -18,6 +19,7 @@ from adaptlab.readouts import Answered
 from adaptlab.resolve import ResolvedRun
 from adaptlab.study.events import RunsPacked
 from adaptlab.training.dropout import calls_functional_dropout
+from adaptlab.training.outputs import StoredOutputs
 from adaptlab.workshop import Stage, Workshop, splits
 
 #: Of the longest row, at the least: a group's memory is predicted before anything is tokenised.
@@ -30,6 +32,7 @@ class Group:
     Attributes:
         engine: ``solo`` or ``fused``.
         backward: the group's forward and backward pass.
+        own_clock: False where a clock says nothing about a run alone: others share it, or have done some of its work.
         answer_seconds: spent in answering so far.
     """
 
@@ -38,10 +41,13 @@ class Group:
         self.stages = [stage for _, stage in runs]
         self.answer_seconds = 0.0
         self.backward: Passing = self.stages[0].backward
+        self.own_clock = len(self.stages) == 1
         self._fused: Fused | None = None
         self._final: dict[str, dict[int, Answered]] = {}
         if len(self.stages) > 1:
             self.backward = self._fused = _fuse(self.stages, base, workshop)
+        else:
+            self.own_clock = not _store_outputs(self.stages[0], base, workshop)
 
     @property
     def engine(self) -> str:
@@ -106,6 +112,29 @@ def _free_bytes(device: str) -> int:
     if device == "cuda":
         return torch.cuda.mem_get_info()[0] // 2
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _store_outputs(stage: Stage, base: Base, workshop: Workshop) -> bool:
+    """Have a solo run compute once what stays the same below all that it trains; True if others have done so before."""
+    member = stage.member
+    outputs = StoredOutputs(
+        bare(member.attached.model),
+        base.layout.blocks,
+        member.modes.still,
+        lambda blocks: workshop.store(f"{blocks}|{stage.precision.name}"),
+    )
+    if not outputs.deep or not member.total_steps:
+        return False
+    inherited = outputs.inherited
+
+    def forward(**inputs: Any) -> Any:
+        with stage.precision.autocast():
+            return member.attached.model(**inputs)
+
+    first = member.plan.batch(0, member.seed)
+    member.modes.eval()
+    outputs.check(forward, member.collate(member.data, first.rows, first.length).inputs)
+    return inherited
 
 
 def _fuse(stages: Sequence[Stage], base: Base, workshop: Workshop) -> Fused:

@@ -128,7 +128,7 @@ def add_probe(record: Record, run: ResolvedRun, workshop: Workshop) -> None:
     """
     if not run.resolved.training.steps:
         return  # nothing is trained
-    cost, how, alone = record.cost, workshop.execution.measure, record.engine == "solo"
+    cost, how, alone = record.cost, workshop.execution.measure, record.cost.clock_source == "run"
     large = record.parameters is not None and record.parameters.total >= _LEAST_PARAMETERS
     knows_memory = cost.peak_memory_bytes is not None or not large
     if how == "run" or (how == "auto" and alone and knows_memory):

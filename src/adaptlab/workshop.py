@@ -25,6 +25,7 @@ from adaptlab.training.batches import BatchPlan
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
+from adaptlab.training.outputs import Store
 from adaptlab.training.precision import CastCache, Precision
 
 
@@ -40,6 +41,7 @@ class Workshop:
     stop: Callable[[], bool] = lambda: False
     _bases: dict[str, Base] = field(default_factory=dict)
     casts: CastCache = field(default_factory=dict)
+    _stores: dict[str, Store] = field(default_factory=dict)
     shown: tuple[Example, ...] = ()
     _rows: dict[tuple[str, ...], Rows] = field(default_factory=dict)
 
@@ -57,11 +59,16 @@ class Workshop:
         if key not in self._bases:
             self._bases.clear()
             self.casts.clear()
+            self._stores.clear()
             self._rows.clear()
             self._bases[key] = load_base(
                 run.resolved.model, num_labels=count, regression=regression, device=self.device, readout=readout
             )
         return self._bases[key]
+
+    def store(self, what: str) -> Store:
+        """Where outputs of the base in memory are kept that are the same in every run; ``what`` says which."""
+        return self._stores.setdefault(what, Store())
 
     def rows(self, run: ResolvedRun, readout: Readout, split: str, *, training: bool = False) -> Rows:
         """The tokenised rows of ``train``, ``select`` or a report set, as ``readout`` reads them."""

@@ -1,0 +1,84 @@
+"""Outputs below the lowest trained block: stored only where that changes no bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from adaptlab.training.outputs import Store, StoredOutputs
+
+from .conftest import TinyRun
+
+Build = Callable[..., TinyRun]
+
+
+def storing(run: TinyRun, store: Store) -> TinyRun:
+    """``run`` with its still blocks' outputs in ``store``."""
+    member = run.member
+    outputs = StoredOutputs(member.attached.model, run.base.layout.blocks, member.modes.still, lambda name: store)
+    batch = member.plan.batch(0, 0)
+    ids = torch.full((len(batch.rows), batch.length), 5)
+    ids[:, 0] = torch.arange(len(batch.rows))
+    member.modes.eval()
+    outputs.check(member.attached.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    return run
+
+
+def counted(run: TinyRun) -> list[int]:
+    """Counts how often the first block's own layers run."""
+    calls: list[int] = []
+    first = run.member.attached.model.get_submodule(run.base.layout.blocks[0])
+    next(first.children()).register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("family", ["bert", "opt", "distilbert"])
+@pytest.mark.parametrize("method", ["head", "top-layers"])
+def test_every_row_is_computed_once_and_no_loss_moves(tiny_run: Build, method: str, family: str) -> None:
+    plain = tiny_run(method, family=family, steps=18).go()
+    store = Store()
+    run = storing(tiny_run(method, family=family, steps=18), store)
+    assert store.sound
+    calls = counted(run)
+    assert run.go().losses == plain.losses
+    epoch = run.member.plan.steps_per_epoch
+    assert 0 < len(calls) <= 2 * epoch  # evaluation pads some rows otherwise
+    other = storing(tiny_run(method, family=family, seed=1, steps=18), store)
+    calls = counted(other)
+    assert other.go().losses == tiny_run(method, family=family, seed=1, steps=18).go().losses
+    assert not calls
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit"])
+def test_what_lies_above_something_trained_is_not_stored(tiny_run: Build, method: str) -> None:
+    store = Store()
+    run = tiny_run(method)
+    model: Any = run.member.attached.model
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    outputs = StoredOutputs(bare, run.base.layout.blocks, run.member.modes.still, lambda name: store)
+    assert not outputs.deep
+    run.go()
+    assert not store.rows
+
+
+def test_outputs_that_depend_on_the_batch_are_not_stored(tiny_run: Build) -> None:
+    store = Store()
+    run = tiny_run("head")
+    block = run.member.attached.model.get_submodule(run.base.layout.blocks[0])
+    block.register_forward_hook(lambda module, args, output: output + output.mean(0))
+    storing(run, store)
+    assert store.sound is False
+    run.go()
+    assert not store.rows
+
+
+def test_a_full_store_changes_nothing(tiny_run: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tiny_run("head").go()
+    store = Store()
+    run = storing(tiny_run("head"), store)
+    monkeypatch.setattr("adaptlab.training.outputs.MOST_BYTES", 20_000)
+    assert run.go().losses == plain.losses
+    assert 0 < store.size <= 20_000
