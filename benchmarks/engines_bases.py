@@ -55,7 +55,7 @@ def _tokenizer() -> Any:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    vocabulary = {word: i for i, word in enumerate([*_SPECIALS, *(f"w{n}" for n in range(_WORDS))])}
+    vocabulary = {word: i for i, word in enumerate([*_SPECIALS, "a", *(f"w{n}" for n in range(_WORDS))])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
