@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from adaptlab.errors import ConfigError
 from adaptlab.methods._base import LearningRates, MethodOptions
 from adaptlab.methods._peft import Row
 from adaptlab.methods._peft_fit import UNSWEPT, fitting_size, layers_of
@@ -54,8 +55,15 @@ class OftOptions(MethodOptions):
 def _oft_blocks(layout: Layout, names: tuple[str, ...], options: Any) -> dict[str, Any]:
     inputs = [layer.inputs for layer in layers_of(layout, names)]
     if options.r is not None:
-        return {"r": fitting_size("r", options.r, inputs, limit=options.r, least=1), "oft_block_size": 0}
-    return {"r": 0, "oft_block_size": fitting_size("oft_block_size", options.oft_block_size, inputs, limit=32)}
+        settled = {"r": fitting_size("r", options.r, inputs, limit=options.r, least=1), "oft_block_size": 0}
+    else:
+        settled = {"r": 0, "oft_block_size": fitting_size("oft_block_size", options.oft_block_size, inputs, limit=32)}
+    if options.block_share and (settled["r"] == 1 or set(inputs) == {settled["oft_block_size"]}):
+        raise ConfigError(
+            f"block_share has no effect where each target has one block, of {', '.join(map(str, sorted(set(inputs))))} "
+            f"inputs: give a smaller oft_block_size, or leave block_share out."
+        )
+    return settled
 
 
 def _oft_count(layer: Layer, options: Any) -> int:
