@@ -160,6 +160,7 @@ class AnsweringConfig(Frozen):
             2102.09690).
         shot_sampling: ``balanced`` shows as many of each class as of every other.
         shots_per_query: other demonstrations for every question.
+        max_new_tokens: the most that is written freely; ``beams`` above 1 search for the likeliest text.
     """
 
     verbalizer_loss: VerbalizerLoss = "labels"
@@ -167,6 +168,8 @@ class AnsweringConfig(Frozen):
     calibration: Calibration = "none"
     shot_sampling: ShotSampling = "random"
     shots_per_query: bool = False
+    max_new_tokens: Count = 64
+    beams: Count = 1
 
 
 class RunConfig(Frozen):
@@ -333,6 +336,8 @@ class StudyConfig(Frozen):
     calibration: Axis[Calibration] = ("none",)
     shot_sampling: Axis[ShotSampling] = ("random",)
     shots_per_query: Axis[bool] = (False,)
+    max_new_tokens: Axis[Count] = (64,)
+    beams: Axis[Count] = (1,)
 
     epochs: Axis[Annotated[float, Field(gt=0)]] | None = None
     steps: Axis[Count] | None = None

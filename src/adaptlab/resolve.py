@@ -47,6 +47,7 @@ _AUTO_MAX_LENGTH = 512
 _ANSWERS: dict[Readout, tuple[Kind, ...]] = {
     "head": ("classification", "regression"),
     "verbalizer": ("classification", "multiple-choice"),
+    "generate": ("classification", "regression", "multiple-choice", "generation"),
 }
 
 _RELATIVE = ("t5", "mt5", "umt5", "longt5")

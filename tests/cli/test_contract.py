@@ -20,7 +20,7 @@ _ALWAYS = {"--json", "--quiet", "-q", "--log-level"}
 _RUNS = {
     "--model", "--task", "--set", "--targets", "--readout", "--prompt", "--also-evaluate", "--balanced",
     "--shots", "--shot-sampling",
-    "--shots-per-query", "--verbalizer-loss", "--length-normalization", "--calibration",
+    "--shots-per-query", "--verbalizer-loss", "--length-normalization", "--calibration", "--max-new-tokens", "--beams",
     "--quantize", "--train-examples", "--select-examples", "--eval-examples",
     "--max-length", "--data-seed", "--data-root", "--text-columns", "--label-column", "--delimiter", "--epochs",
     "--steps", "--batch-size", "--learning-rate", "--head-learning-rate", "--optimizer", "--schedule",

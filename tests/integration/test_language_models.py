@@ -28,10 +28,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compare(rows: Path, model: Path, out: Path, **settings: object) -> list[Record]:
     how = {"steps": 12, "batch_size": 8, "train_examples": 40, "seeds": [0], "dtype": "float32", **settings}
+    how = {"readout": "verbalizer", **how}
     study = api.study_of(
         task=str(rows),
         model={"id": str(model)},
-        readout="verbalizer",
         execution={"device": "cpu", "measure": "run"},
         **how,
     )
@@ -72,6 +72,28 @@ def test_a_verbalizer_learns_answers_and_is_loaded_again(
     evaluation = api.evaluate(folder, str(rows), device="cpu")
     assert evaluation.metrics["test"]["accuracy"] == pytest.approx(tuned.metrics["test"]["accuracy"])
     assert len(items.ids) == tuned.metrics["test"]["n"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_answers_are_written_freely_and_what_is_no_answer_is_counted(
+    family: str, rows: Path, tiny_model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    untrained, trained = compare(
+        rows,
+        tiny_model_folder(family),
+        tmp_path,
+        methods=["none", {"name": "full", "learning_rate": 1e-2}],
+        readout="generate",
+        max_new_tokens=6,
+        steps=40,
+    )
+    n = untrained.metrics["test"]["n"]
+    assert untrained.answering["test"]["unusable"] == n  # a random model writes no label
+    assert untrained.metrics["test"]["accuracy"] == 0
+    assert trained.answering["test"]["unusable"] < n
+    predictions = RunFolder(tmp_path / "runs" / untrained.name).read_predictions()["test"]
+    assert set(predictions.predicted) == {-1}
+    assert predictions.scores is None
 
 
 def test_demonstrations_are_shown_counted_and_kept(

@@ -321,7 +321,7 @@ def test_the_names_in_the_configuration_are_those_of_the_training(file: Path) ->
 
     assert set(get_args(config.Optimizer)) == set(optimizers._BUILDERS)
     assert set(get_args(config.Schedule)) == set(schedules._SHAPES)
-    assert set(readouts._READOUTS) <= set(get_args(config.Readout))
+    assert set(readouts._READOUTS) == set(get_args(config.Readout))
 
 
 def test_prompts_of_ones_own_stand_in_the_task(tmp_path: Path) -> None:

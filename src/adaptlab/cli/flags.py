@@ -67,6 +67,10 @@ Calibration = Annotated[
     str | None,
     _option("--calibration", "none|content-free", "Take away what is answered to a row that says nothing.", _ASKED),
 ]
+MaxNewTokens = Annotated[
+    str | None, _option("--max-new-tokens", "N", "Tokens that --readout generate writes at most; 64.", _ASKED)
+]
+Beams = Annotated[str | None, _option("--beams", "N", "Beams of --readout generate; 1 is greedy.", _ASKED)]
 TrainExamples = Annotated[str | None, _option("--train-examples", "N|all", "Rows that training may see.", _DATA)]
 SelectExamples = Annotated[str | None, _option("--select-examples", "N|all", "Rows that choose the checkpoint.", _DATA)]
 EvalExamples = Annotated[str | None, _option("--eval-examples", "N|all", "Rows of each report set.", _DATA)]
@@ -159,6 +163,7 @@ _LISTS = (
     "model", "task", "methods", "quantize", "train_examples", "data_seed", "max_length", "epochs", "steps",
     "batch_size", "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio",
     "dtype", "readout", "shots", "shot_sampling", "verbalizer_loss", "length_normalization", "calibration",
+    "max_new_tokens", "beams",
 )  # fmt: skip
 _OF_TASKS = ("text_columns", "label_column", "delimiter", "prompt", "also_evaluate")
 _OF_MODELS = ("allow_pickle", "trust_remote_code")

@@ -35,6 +35,8 @@ def plan(
     verbalizer_loss: f.VerbalizerLoss = None,
     length_normalization: f.LengthNormalization = None,
     calibration: f.Calibration = None,
+    max_new_tokens: f.MaxNewTokens = None,
+    beams: f.Beams = None,
     train_examples: f.TrainExamples = None,
     balanced: f.Balanced = False,
     select_examples: f.SelectExamples = None,

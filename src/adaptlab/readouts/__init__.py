@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from adaptlab.config import Readout as Name
 from adaptlab.readouts._base import Answered, Readout, Setting
+from adaptlab.readouts.generate import Generate
 from adaptlab.readouts.head import Head
 from adaptlab.readouts.verbalizer import Verbalizer
 from adaptlab.training.encode import Rows
 
 __all__ = ["Answered", "Head", "Readout", "Rows", "Setting", "build"]
 
-_READOUTS: dict[Name, type[Readout]] = {"head": Head, "verbalizer": Verbalizer}
+_READOUTS: dict[Name, type[Readout]] = {"head": Head, "verbalizer": Verbalizer, "generate": Generate}
 
 
 def build(name: Name, setting: Setting) -> Readout:

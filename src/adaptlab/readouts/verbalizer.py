@@ -40,7 +40,7 @@ class Verbalizer(Readout):
         how = self.setting.how
         if training and how.verbalizer_loss == "vocabulary":
             found = self._prompter.questions(examples, answers=lambda rendered: (rendered.target,))
-            return replace(found, labels=np.zeros(len(found), dtype=np.int64))
+            return found.of_targets()
         shots = None if training else self.setting.shots
         found = self._prompter.questions(examples, shots=shots, normalization=how.length_normalization)
         return found if training or how.calibration == "none" else self._with_blanks(found, examples, shots)

@@ -65,8 +65,12 @@ class Questions:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """``[rows]`` tokens that the model reads of a row; of an encoder-decoder, its encoder."""
-        more = [0 if self.start is not None else max(map(len, row.options)) - 1 for row in self.rows]
+        more = [0 if self.start is not None else max(map(len, row.options), default=1) - 1 for row in self.rows]
         return np.array([len(row.context) + n for row, n in zip(self.rows, more, strict=True)], dtype=np.int64)
+
+    def of_targets(self) -> Questions:
+        """The same where every row has one option, which is right."""
+        return replace(self, labels=np.zeros(len(self), dtype=np.int64))
 
     def sized(self, rows: int, length: int) -> Questions:
         """``rows`` times the longest row, its context brought to the length at which ``length`` tokens are read."""
