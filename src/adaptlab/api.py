@@ -102,8 +102,10 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
     from adaptlab.study.expand import expand
     from adaptlab.study.schedule import run_study
     from adaptlab.study.tuning import cells, tune
+    from adaptlab.tracking import require
 
     execution = study.execution
+    require(execution)
     launcher, options = options_of(execution)
     runs = expand(study)
     if study.tune is not None:
@@ -146,18 +148,21 @@ def _inline(folder: StudyFolder, execution: ExecutionConfig, listener: Listener,
     )
 
 
-def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:
-    """What each variant of ``study`` would train and weigh, from the models' config.json alone.
+def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> list[Plan]:
+    """What each variant of ``study`` would train, weigh and take, from the models' config.json alone.
+
+    The first plan on a machine calibrates it, which takes ten seconds.
 
     Args:
-        with_task: read the task's rows for the number of labels; without, there are 2.
+        with_task: read the task's rows; without, there are 2 labels, and costs are those of a step.
+        costs: also forecast memory, operations, seconds and disk.
 
     Raises:
         AdaptlabError: a method does not fit a model, or a model or the data is not usable.
     """
     from adaptlab.planning import plan as planned
 
-    return planned(study, with_task=with_task)
+    return planned(study, with_task=with_task, costs=costs)
 
 
 def load(run_dir: str | Path, *, device: str = "auto", model: str | None = None) -> Predictor:

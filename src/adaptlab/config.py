@@ -187,6 +187,10 @@ class RunConfig(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+def _listed(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 class ExecutionConfig(Frozen):
     """Where and how runs execute; changes no result, so it is in no run's id."""
 
@@ -198,6 +202,13 @@ class ExecutionConfig(Frozen):
     engine: Engine = "auto"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
     measure: Measure = "auto"
+    track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    track_project: str | None = None
+    track_entity: str | None = None
+    track_group: str | None = None
+    track_name: str | None = None
+    track_mode: Literal["online", "offline", "disabled"] | None = None
+    profile: bool = False
     launcher: str = "inline"
     workers: Count | None = None
     wait: bool = True

@@ -5,6 +5,7 @@ data -> base -> head and method by each run's seed -> train -> answers on the re
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 import traceback
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,17 +25,30 @@ from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.flops import NotPolynomialError
 from adaptlab.measure.memory import MemoryMeter
 from adaptlab.measure.parameters import count_parameters
+from adaptlab.measure.profile import StepProfiler
 from adaptlab.methods._base import Attached
 from adaptlab.metrics import registry as metrics
 from adaptlab.metrics import score, score_set, standard_error
+from adaptlab.metrics._report import classification_report, report_text
 from adaptlab.models.load import Base
 from adaptlab.probing import add_probe
 from adaptlab.resolve import ResolvedRun, prompt_in_use
-from adaptlab.runs.files import scrub
-from adaptlab.runs.record import ConfigPart, Cost, DataPart, ErrorPart, OutOfDomainPart, Primary, Record, Status
+from adaptlab.runs.files import scrub, write_atomically
+from adaptlab.runs.record import (
+    ConfigPart,
+    Cost,
+    CurvePoint,
+    DataPart,
+    ErrorPart,
+    OutOfDomainPart,
+    Primary,
+    Record,
+    Status,
+)
 from adaptlab.runs.store import Predictions, RunFolder, StudyFolder
 from adaptlab.study.events import RunStarted, StepDone
 from adaptlab.study.expand import task_label
+from adaptlab.tracking import Tracking
 from adaptlab.training import checkpoint
 from adaptlab.training.loop import Hooks, train
 from adaptlab.training.member import Member
@@ -82,6 +97,7 @@ class _Trial:
     folder: RunFolder
     record: Record
     stage: Stage | None = None
+    tracking: Tracking | None = None
 
     @property
     def ready(self) -> Stage:
@@ -93,8 +109,17 @@ class _Trial:
     def member(self) -> Member:
         return self.ready.member
 
+    def point(self, point: CurvePoint) -> None:
+        """Write a line of the curve."""
+        self.folder.append_curve(point)
+        if self.tracking is not None:
+            self.tracking.point(point)
+
     def end(self, record: Record) -> Record:
         """Write the record that the run ends with."""
+        if self.tracking is not None:
+            self.tracking.end(record)
+            self.tracking = None
         self.record = record
         self.folder.write_record(record)
         if record.status in ("finished", "diverged"):
@@ -132,6 +157,10 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
             trial.record.cost.load_seconds = time.perf_counter() - started
         trial.folder.truncate_curve(trial.member.progress.step if resumed else -1)
         by_member[trial.member] = trial
+        execution = workshop.execution
+        if execution.track:
+            folder = trial.folder.path
+            trial.tracking = Tracking(trial.run, folder, trial.record, execution, beside=len(trials))
         workshop.listener(RunStarted(trial.folder.name, trial.member.total_steps, trial.member.progress.step))
     group = Group([(trial.run, trial.ready) for trial in trials], base, workshop)
     for trial in trials:
@@ -144,19 +173,30 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
         found = group.answer([(by_member[m].run, by_member[m].ready) for m in members], "select")
         return [score(each.answers, data.kind, data.metrics) for each in found]
 
+    first, profiler = trials[0], None
+    if workshop.execution.profile:
+        profiler = StepProfiler(first.folder.path / "profile", workshop.device, first.member.total_steps)
+        first.record.warnings.append("A few steps were profiled: the run's clock has what that took.")
+
+    def on_step(m: Member) -> None:
+        if profiler is not None and m is first.member:
+            profiler.step()
+        progress = m.progress
+        workshop.listener(StepDone(by_member[m].folder.name, progress.step, m.total_steps, progress.last_loss))
+
     hooks = Hooks(
         evaluate=evaluate,
         select_by=data.metrics[0],
-        on_point=lambda m, point: by_member[m].folder.append_curve(point),
-        on_step=lambda m: workshop.listener(
-            StepDone(by_member[m].folder.name, m.progress.step, m.total_steps, m.progress.last_loss)
-        ),
+        on_point=lambda m, point: by_member[m].point(point),
+        on_step=on_step,
         save=lambda m: checkpoint.save(m, by_member[m].folder.checkpoint),
         stop=workshop.stop,
         checkpoint_seconds=workshop.execution.checkpoint_seconds,
         own_clock=group.own_clock,
     )
     train(list(by_member), group.backward, hooks)
+    if profiler is not None:
+        profiler.close()
     return group
 
 
@@ -218,6 +258,7 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None
     run, record = trial.run, trial.record
     wanted = run.data.metrics
     predictions = []
+    reports: dict[str, dict[str, Any]] = {}
     assert record.data is not None
     for name in run.data.report:
         rows = workshop.rows(run, trial.ready.readout, name)
@@ -226,6 +267,9 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None
         record.data.truncated[name] = rows.truncated
         if answered.notes:
             record.answering[name] = dict(answered.notes)
+        if run.data.kind == "classification":
+            out = run.data.out_of_domain.get(name)
+            reports[name] = classification_report(answers, run.data.labels if out is None else out.labels)
         scores = None if answers.probabilities is None else answers.probabilities.tolist()
         predictions.append(Predictions(name, rows.ids, answers.gold.tolist(), answers.predicted.tolist(), scores))
         if record.primary is None:
@@ -241,6 +285,9 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None
     record.data.truncated["train"] = workshop.rows(run, readout, "train", training=True).truncated
     record.data.truncated["select"] = workshop.rows(run, readout, "select").truncated
     trial.folder.write_predictions(predictions)
+    if reports:
+        write_atomically(trial.folder.path / "classification.json", json.dumps(reports, indent=1).encode() + b"\n")
+        write_atomically(trial.folder.path / "classification.txt", report_text(reports).encode())
 
 
 def _save_weights(attached: Attached, folder: Path) -> int:

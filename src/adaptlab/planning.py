@@ -1,4 +1,4 @@
-"""What a study's methods would train and weigh, from config.json alone: no weights, no training, no hub's files.
+"""What a study's methods would train, weigh and take, from config.json alone: no weights, no training, no hub's files.
 
 One :class:`Plan` stands for one cost configuration (a model, a task, a variant of a method); whatever else can be
 said before training is another field of it.
@@ -9,26 +9,34 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.config import ModelConfig, Readout, RunConfig, StudyConfig
+from adaptlab.config import ExecutionConfig, KeepWeights, ModelConfig, Readout, RunConfig, StudyConfig
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Method, Setup
 from adaptlab.models._base import Layout
-from adaptlab.resolve import check_method, outputs, setup_of
+from adaptlab.models.identity import read_config
+from adaptlab.resolve import check_method, max_length_of, outputs, setup_of
+from adaptlab.resolve import device as resolve_device
+from adaptlab.resolve import dtype as resolve_dtype
 from adaptlab.study.expand import expand, task_label
 from adaptlab.tasks import find_task
-from adaptlab.tasks._base import DataAccess
+from adaptlab.tasks._base import DataAccess, TaskData
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from adaptlab.forecast import Forecast
+    from adaptlab.measure.machine import Machine
 
 #: Of the head where no task says it.
 DEFAULT_LABELS = 2
 
 _BYTES = 4  # trained numbers are float32
+#: What of a training its costs depend on.
+_COST_KEYS = {"batch_size", "epochs", "steps", "eval_every", "dtype", "optimizer"}
 _ADDS = ("layers", "prompt")
 
 
@@ -55,6 +63,9 @@ class Plan:
         adapter_bytes: the saved weights file; the configuration beside it adds about a kilobyte.
         runs: how many runs of the study it stands for.
         notes: what limits a figure.
+        batch_size: rows of a step.
+        forecast: what one of the runs takes; ``None`` where it was not asked for, or cannot be told (see ``notes``).
+        disk_bytes: of the weights that all these runs keep, and the checkpoint of one that is running.
     """
 
     model: str
@@ -68,13 +79,27 @@ class Plan:
     adapter_bytes: int
     runs: int
     notes: tuple[str, ...] = ()
+    batch_size: int = 0
+    forecast: Forecast | None = None
+    disk_bytes: int = 0
 
 
-def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:
-    """The plans of every model, task and variant of ``study``, in its order.
+@dataclass
+class _Ahead:
+    """What every forecast of a plan shares; the machine is calibrated once."""
+
+    execution: ExecutionConfig
+    device: str
+    machine: Machine
+    keep: KeepWeights
+
+
+def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> list[Plan]:
+    """The plans of every model, task, variant of a method and batch shape of ``study``, in its order.
 
     Args:
-        with_task: read the task's rows for the number of labels; without, no data is touched.
+        with_task: read the task's rows; without, no data is touched, and costs are those of a step.
+        costs: also forecast memory, operations and seconds; without, parameters and bytes are counted only.
 
     Raises:
         ConfigError: a method does not fit a model; every misfit, a sentence each.
@@ -84,9 +109,13 @@ def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:
     groups: dict[str, list[RunConfig]] = {}
     for run in expand(study):
         task = run.task.model_dump_json(exclude={"max_length"}) if with_task else ""
-        key = f"{run.model.model_dump_json()}|{task}|{run.method.model_dump_json()}|{run.readout == 'head'}"
+        training = run.training.model_dump_json(include=_COST_KEYS)
+        shape = f"{training}|{run.task.max_length}|{run.readout == 'head'}"
+        key = f"{run.model.model_dump_json()}|{task}|{run.method.model_dump_json()}|{shape}"
         groups.setdefault(key, []).append(run)
+    ahead = _ahead(study) if costs else None
     labels: dict[str, Labels] = {}
+    tasks: dict[str, TaskData | None] = {}
     models: dict[str, tuple[nn.Module, Layout]] = {}
     plans: list[Plan] = []
     problems: dict[str, None] = {}
@@ -94,12 +123,14 @@ def plan(study: StudyConfig, *, with_task: bool = True) -> list[Plan]:
         run = runs[0]
         rows = f"{run.task.model_dump_json(exclude={'max_length'})}|{run.readout == 'head'}"
         if rows not in labels:
-            labels[rows] = _labels(run, access) if with_task else Labels(DEFAULT_LABELS, readout=run.readout)
+            tasks[rows] = find_task(run.task.name).load(run.task, access) if with_task else None
+            labels[rows] = _labels(run, tasks[rows])
         shape = f"{run.model.model_dump_json()}|{labels[rows]}"
         if shape not in models:
             models[shape] = _skeleton(run.model, labels[rows])
         try:
-            plans.append(_plan(runs, *models[shape], labels[rows], task_label(run.task.name) if with_task else None))
+            one = _plan(runs, *models[shape], labels[rows], task_label(run.task.name) if with_task else None)
+            plans.append(one if ahead is None else _with_forecast(one, runs, *models[shape], tasks[rows], ahead))
         except ConfigError as error:
             problems.update(dict.fromkeys(error.problems))
     if problems:
@@ -162,9 +193,52 @@ def safetensors_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return 8 + -(-length // 8) * 8 + offset
 
 
-def _labels(run: RunConfig, access: DataAccess) -> Labels:
-    data = find_task(run.task.name).load(run.task, access)
+def _labels(run: RunConfig, data: TaskData | None) -> Labels:
+    if data is None:
+        return Labels(DEFAULT_LABELS, readout=run.readout)
     return Labels(outputs(data), data.kind == "regression", run.readout)
+
+
+def _ahead(study: StudyConfig) -> _Ahead:
+    from adaptlab.forecast import this_machine
+
+    on = resolve_device(study.execution.device)
+    return _Ahead(study.execution, on, this_machine(on), study.execution.keep_weights)
+
+
+def _decided(run: RunConfig, on: str) -> RunConfig:
+    """``run`` with the dtype and the maximal length that it would have on this machine."""
+    method = methods.get(run.method.name)
+    virtual = method.virtual_tokens(method.Config(**run.method.options))
+    length = max_length_of(run, read_config(run.model), virtual)
+    training = run.training.model_copy(update={"dtype": resolve_dtype(run.training.dtype, on)})
+    return run.model_copy(update={"task": run.task.model_copy(update={"max_length": length}), "training": training})
+
+
+def _with_forecast(
+    one: Plan, runs: list[RunConfig], model: nn.Module, layout: Layout, data: TaskData | None, ahead: _Ahead
+) -> Plan:
+    """``one`` with what a run takes on this machine; a note instead where the method asks for weights."""
+    from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
+
+    from adaptlab.forecast import forecast
+
+    decided = _decided(runs[0], ahead.device)
+    one = replace(one, batch_size=decided.training.batch_size)
+    if decided.readout != "head" or not methods.get(decided.method.name).trains:
+        why = f"the readout {decided.readout}" if decided.readout != "head" else f"{one.method}, which trains nothing"
+        return replace(one, notes=(*one.notes, f"the costs of {why} are not forecast"))
+    kept = {"all": len(runs), "best": 1, "none": 0}[ahead.keep]
+    try:
+        found = forecast(
+            decided, model, layout, data, device=ahead.device, machine=ahead.machine, execution=ahead.execution
+        )
+    except (NotImplementedError, RuntimeError, ValueError, UnsupportedFakeTensorException) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        note = f"the costs of {one.method} cannot be forecast without weights ({reason})"
+        return replace(one, notes=(*one.notes, note))
+    disk = kept * one.adapter_bytes + found.checkpoint_bytes
+    return replace(one, forecast=found, disk_bytes=disk)
 
 
 def _skeleton(model: ModelConfig, labels: Labels) -> tuple[nn.Module, Layout]:

@@ -12,6 +12,7 @@ milliseconds where a new interpreter costs seconds. ``python -m adaptlab.probing
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -78,7 +79,7 @@ class Probe:
 class Request:
     """What the fresh process is to measure: rows of the longest and of the median training batch, and of an answer.
 
-    ``shown`` are demonstrations, as many as a prompt has.
+    ``shown`` are demonstrations, as many as a prompt has. ``most_steps`` bounds how often the median step is repeated.
     """
 
     run: ResolvedRun
@@ -88,6 +89,7 @@ class Request:
     median: tuple[Example, ...]
     answers: tuple[Example, ...]
     shown: tuple[Example, ...] = ()
+    most_steps: int = _MOST_STEPS
 
 
 def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
@@ -114,7 +116,7 @@ def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
         answers=tuple(run.data.select[i] for i in answers.rows),
         shown=() if readout.setting.shots is None else readout.setting.shots.of(run.data.select[answers.rows[0]]),
     )
-    found = _Server.shared().measure(request)
+    found = Server.shared().measure(request)
     write_cache(path, asdict(found))
     return found
 
@@ -172,6 +174,7 @@ def measure(request: Request) -> Probe:
     rows = dataclasses.replace(request.run.data, train=request.longest, select=request.answers, report={})
     run = dataclasses.replace(request.run, data=rows)
     workshop = Workshop(request.execution.model_copy(update={"threads": None}), lambda _: None, shown=request.shown)
+    _touch_kernels(workshop.device)
     meter = MemoryMeter(workshop.device)
     base = workshop.base(run)
     stage = set_up(run, base, workshop)
@@ -188,7 +191,8 @@ def measure(request: Request) -> Probe:
     for _ in range(_WARM_STEPS):
         _step(stage)
         member.consider(0.0)  # as an evaluation does: a copy of the best weights belongs to training
-    longest = timed(lambda: _step(stage), workshop.device, least=1, most=_LEAST_STEPS, seconds=_STEP_SECONDS / 2)
+    most = min(_LEAST_STEPS, request.most_steps)
+    longest = timed(lambda: _step(stage), workshop.device, least=1, most=most, seconds=_STEP_SECONDS / 2)
     training = meter.peak()
 
     other = dataclasses.replace(
@@ -199,7 +203,8 @@ def measure(request: Request) -> Probe:
     member.data = workshop.rows(other, stage.readout, "train", training=True)
     member.plan = BatchPlan(member.data.lengths, len(request.median))
     _step(stage)
-    step = timed(lambda: _step(stage), workshop.device, least=_LEAST_STEPS, most=_MOST_STEPS, seconds=_STEP_SECONDS)
+    least, most = min(_LEAST_STEPS, request.most_steps), request.most_steps
+    step = timed(lambda: _step(stage), workshop.device, least=least, most=most, seconds=_STEP_SECONDS)
     return Probe(
         train_bytes=training.allocated,
         train_reserved_bytes=training.reserved,
@@ -212,6 +217,15 @@ def measure(request: Request) -> Probe:
     )
 
 
+def _touch_kernels(device: str) -> None:
+    """Compute a little of everything: the code of a kernel is loaded with its first use, and is no run's memory."""
+    for dtype in (torch.float32, torch.bfloat16):
+        block = torch.nn.TransformerEncoderLayer(64, 4, 128, activation="gelu", batch_first=True, device=device)
+        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+            block(torch.ones(2, 16, 64, device=device)).sum().backward()
+        torch.optim.AdamW(block.parameters(), fused=True).step()
+
+
 def _step(stage: Stage) -> None:
     stage.member.update(statistics.fmean(stage.backward([stage.member])))
 
@@ -221,10 +235,10 @@ def _step(stage: Stage) -> None:
 _LENGTH = struct.Struct("<Q")
 
 
-class _Server:
+class Server:
     """The process that forks a fresh one for every request; it lives as long as this process."""
 
-    _one: _Server | None = None
+    _one: Server | None = None
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -236,7 +250,7 @@ class _Server:
         atexit.register(self._process.kill)
 
     @classmethod
-    def shared(cls) -> _Server:
+    def shared(cls) -> Server:
         """The server of this process, started when it is first asked for."""
         if cls._one is None or cls._one._process.poll() is not None:
             cls._one = cls()
@@ -295,6 +309,10 @@ def _main() -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     _ = peft, transformers, AutoModelForSequenceClassification, AutoTokenizer
+    with contextlib.suppress(ImportError):  # PEFT loads it with the first adapter, where it is installed
+        import bitsandbytes
+
+        _ = bitsandbytes
     serve(sys.stdin.buffer, answers)
 
 

@@ -100,7 +100,7 @@ class Resolver:
             metrics.get(name).require()
         method = methods.get(run.method.name)
         settings = method.Config(**run.method.options)
-        max_length = _max_length(run, model_config, method.virtual_tokens(settings))
+        max_length = max_length_of(run, model_config, method.virtual_tokens(settings))
         resolved = run.model_copy(
             update={
                 "task": run.task.model_copy(
@@ -291,7 +291,7 @@ def max_positions(model_config: dict[str, Any]) -> int | None:
     return int(found) - (int(model_config.get("pad_token_id", 1)) + 1 if family in _FROM_PADDING else 0)
 
 
-def _max_length(run: RunConfig, model_config: dict[str, Any], virtual_tokens: int) -> int:
+def max_length_of(run: RunConfig, model_config: dict[str, Any], virtual_tokens: int) -> int:
     """Tokens of a text, whose positions the method's virtual tokens share. Demonstrations may fill all there are."""
     given, positions = run.task.max_length, max_positions(model_config)
     left = None if positions is None else positions - virtual_tokens

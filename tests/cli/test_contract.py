@@ -18,6 +18,7 @@ from adaptlab.cli.main import app
 
 _ALWAYS = {"--json", "--quiet", "-q", "--log-level"}
 _RUNS = {
+    "--track", "--track-project", "--track-entity", "--track-group", "--track-name", "--track-mode", "--profile",
     "--model", "--task", "--set", "--targets", "--readout", "--prompt", "--also-evaluate", "--balanced",
     "--shots", "--shot-sampling",
     "--shots-per-query", "--verbalizer-loss", "--length-normalization", "--calibration", "--max-new-tokens", "--beams",

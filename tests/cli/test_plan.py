@@ -68,6 +68,11 @@ PUBLISHED = [
 TOTALS = {"opt-125m": 125_239_296, "roberta-base": 124_055_040, "distilbert-base": 66_362_880, "t5-base": 222_903_552}
 
 
+@pytest.fixture(autouse=True)
+def _quick_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaptlab.measure.machine.SECONDS", 0.2)
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A folder with a public architecture's config.json and nothing else."""
@@ -94,7 +99,7 @@ def test_published_counts(
     if entry["name"] not in methods:
         pytest.skip(f"there is no method {entry['name']} yet")
     study = api.study_of(model=str(published(architecture)), task="stdlib-docs", methods=[entry], seeds=1)
-    (plan,) = api.plan(study, with_task=False)
+    (plan,) = api.plan(study, with_task=False, costs=False)
     assert plan.trainable == expected
     assert list(published(architecture).iterdir()) == [published(architecture) / "config.json"]
 
@@ -102,7 +107,9 @@ def test_published_counts(
 @pytest.mark.parametrize("architecture", TOTALS)
 def test_totals_are_the_published_ones(published: Callable[[str], Path], architecture: str) -> None:
     model = str(published(architecture))
-    (plan,) = api.plan(api.study_of(model=model, task="stdlib-docs", methods=["full"], seeds=1), with_task=False)
+    (plan,) = api.plan(
+        api.study_of(model=model, task="stdlib-docs", methods=["full"], seeds=1), with_task=False, costs=False
+    )
     assert plan.total - plan.head == TOTALS[architecture]
     assert plan.total == plan.trainable + plan.head
 
@@ -116,7 +123,7 @@ def test_the_closed_form_agrees_with_the_meta_device(
     entry = {"name": name, **{"partial": {"parameters": "weight"}}.get(name, {})}
     study = api.study_of(model=str(tiny_model_folder(architecture)), task="stdlib-docs", methods=[entry], seeds=1)
     try:
-        (plan,) = api.plan(study, with_task=False)
+        (plan,) = api.plan(study, with_task=False, costs=False)
     except ConfigError as error:
         pytest.skip(str(error))
     model, layout = skeleton(ModelConfig(id=study.model[0].id), num_labels=plan.labels)
@@ -181,3 +188,47 @@ def test_a_method_that_does_not_fit_is_told_in_a_sentence(adaptlab: Command, pub
     done = adaptlab("plan", "--model", published("opt-125m"), "--methods", "lora", "--targets", "quary")
     assert done.code == 2
     assert "The target 'quary' matches nothing" in done.err
+
+
+def test_a_plan_forecasts_memory_operations_time_and_disk(adaptlab: Command, tiny_flags: list[str]) -> None:
+    flags = (*tiny_flags, "--methods", "lora,full", "--seeds", "3")
+    done = adaptlab("plan", *flags, "--json")
+    assert done.code == 0, done.err
+    lora, full = json.loads(done.out)
+    for one in (lora, full):
+        ahead = one["forecast"]
+        assert ahead["fits"]
+        assert ahead["exact_lengths"]
+        assert ahead["advice"] == []
+        assert ahead["steps"] > 0
+        assert ahead["memory"]["total"] == ahead["memory_bytes"] < ahead["available_bytes"]
+        assert one["disk_bytes"] >= one["adapter_bytes"]
+    assert full["forecast"]["memory_bytes"] > lora["forecast"]["memory_bytes"]
+    assert full["forecast"]["train_flops"] > lora["forecast"]["train_flops"]
+    shown = adaptlab("plan", *flags)
+    assert "What a run takes" in shown.out
+    assert "In all: 6 runs, " in shown.out
+
+
+def test_planned_operations_are_the_records(adaptlab: Command, tiny_flags: list[str]) -> None:
+    flags = (*tiny_flags, "--methods", "lora", "--seeds", "1", "--dtype", "float32")
+    (planned,) = json.loads(adaptlab("plan", *flags, "--json").out)
+    done = adaptlab("compare", *flags, "--out", "study")
+    assert done.code == 0, done.err
+    record = json.loads(next(Path("study").glob("runs/*/record.json")).read_text())
+    assert planned["forecast"]["train_flops"] == pytest.approx(record["cost"]["train_flops"], rel=1e-9)
+
+
+def test_what_does_not_fit_is_told_with_the_flags_that_help(
+    adaptlab: Command, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*tiny_flags, "--methods", "full", "--seeds", "1", "--batch-size", "64")
+    (plain,) = json.loads(adaptlab("plan", *flags, "--json").out)
+    enough = plain["forecast"]["memory_bytes"] - plain["forecast"]["memory"]["activations"] // 3
+    monkeypatch.setattr("adaptlab.forecast.available_bytes", lambda device: int(enough / 0.95))
+    done = adaptlab("plan", *flags)
+    (advice,) = [line for line in done.out.splitlines() if "are free" in line]
+    assert "add --micro-batch-size 32." in advice
+    assert json.loads(adaptlab("plan", *flags, "--micro-batch-size", "32", "--json").out)[0]["forecast"]["fits"]
+    monkeypatch.setattr("adaptlab.forecast.available_bytes", lambda device: 1000)
+    assert "no flag makes it fit" in adaptlab("plan", *flags).out

@@ -40,8 +40,8 @@ def _own_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _server_ends() -> Iterator[None]:
     yield
-    if probing._Server._one is not None:
-        probing._Server._one._process.kill()
+    if probing.Server._one is not None:
+        probing.Server._one._process.kill()
 
 
 def held_and_freed() -> None:
@@ -113,7 +113,7 @@ def test_the_server_outlives_a_request_that_fails(study: Callable[..., object]) 
     rows = tuple(resolved.data.train[:8])
     good = probing.Request(resolved, config.execution, 1, rows, rows, rows)
     bad = probing.Request(resolved, config.execution, 1, (), (), ())
-    server = probing._Server.shared()
+    server = probing.Server.shared()
     with pytest.raises(ProbeError, match="could not be measured alone"):
         server.measure(bad)
     assert asdict(server.measure(good))["steps"] >= 3

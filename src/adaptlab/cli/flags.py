@@ -153,6 +153,17 @@ Engine = Annotated[
     str | None,
     _option("--engine", "auto|solo|fused", "fused trains runs over one base together; auto does on a GPU.", _WHERE),
 ]
+Track = Annotated[
+    str | None, _option("--track", "T[,T]", "Follow runs in tensorboard, wandb, mlflow or trackio (extras).", _WHERE)
+]
+TrackProject = Annotated[str | None, _option("--track-project", "P", "Project or experiment there; adaptlab.", _WHERE)]
+TrackEntity = Annotated[str | None, _option("--track-entity", "E", "Team or user, for wandb.", _WHERE)]
+TrackGroup = Annotated[str | None, _option("--track-group", "G", "Group of runs there.", _WHERE)]
+TrackName = Annotated[str | None, _option("--track-name", "N", "Begins each run's name there.", _WHERE)]
+TrackMode = Annotated[str | None, _option("--track-mode", "online|offline|disabled", "For wandb; online.", _WHERE)]
+Profile = Annotated[
+    bool, _option("--profile", "", "Write a torch profiler trace and the costliest operations of each run.", _WHERE)
+]
 AllowPickle = Annotated[bool, _option("--allow-pickle", "", "Read pickled weights, safely (weights only).", _WHERE)]
 TrustRemoteCode = Annotated[
     bool, _option("--trust-remote-code", "", "Run code that comes with a model: only if you trust it.", _WHERE)

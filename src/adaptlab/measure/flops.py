@@ -175,7 +175,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        formula = _formulas().get(func._overloadpacket)
+        formula = formulas().get(func._overloadpacket)
         if formula is not None:
             flops = formula(*args, **(kwargs or {}), out_val=result)
             if torch._C._current_graph_task_id() == -1:
@@ -189,8 +189,11 @@ Formula = Callable[..., float]
 
 
 @cache
-def _formulas() -> dict[Any, Formula]:
-    """Torch's own formulas, and those of what it counts as nothing. Golub and Van Loan, Matrix Computations, 4th ed."""
+def formulas() -> dict[Any, Formula]:
+    """Operations by what is called: torch's own formulas, and those of what it counts as nothing.
+
+    Golub and Van Loan, Matrix Computations, 4th ed.
+    """
     aten = torch.ops.aten
     return {
         **flop_registry,

@@ -167,6 +167,18 @@ def positions(model: nn.Module) -> int | None:
     return None if found is None or config.model_type in ("t5", "mt5", "umt5", "longt5") else int(found)
 
 
+def local_tokenizer(config: ModelConfig) -> Any | None:
+    """The tokenizer, if its files are on this machine already; nothing is fetched."""
+    folder = locate(config).folder
+    if folder is None:
+        return None
+    try:
+        with _quiet_transformers():
+            return _load_tokenizer(folder, config)
+    except ModelError:
+        return None
+
+
 def _load_tokenizer(folder: Path, config: ModelConfig) -> Any:
     from transformers import AutoTokenizer
 

@@ -23,7 +23,7 @@ _LONGEST_PLAIN_ATTENTION = 256
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 #: Cast tensors by the id of the float32 tensor they came from; the tensor is kept so that the id stays its own.
-CastCache = MutableMapping[tuple[int, torch.dtype], tuple[Tensor, Tensor]]
+CastCache = MutableMapping[tuple[int, int, torch.dtype], tuple[Tensor, Tensor]]
 
 
 class Precision:
@@ -103,7 +103,7 @@ def _to_float64(model: nn.Module, casts: CastCache) -> None:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, casts: CastCache) -> Tensor:
-    key = (tensor.data_ptr(), dtype)
+    key = (tensor.untyped_storage()._cdata, int(tensor.storage_offset()), dtype)  # fake tensors have no data pointer
     if key not in casts:
         casts[key] = (tensor, tensor.to(dtype))
     return casts[key][1]

@@ -1,0 +1,308 @@
+"""A training step of a model that is not there: shapes without numbers, so that its memory and work can be counted.
+
+Model, method, dropout, precision and loss are the real ones, on fake tensors. What they would allocate and free is
+kept in a ledger, storage by storage; what each operation would compute and move goes into a time by the machine's
+calibration. Nothing here needs weights, and a step of a large model takes under a second.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from types import MethodType
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from adaptlab.config import RunConfig
+from adaptlab.measure.flops import Counted, TrainingFlops, count, fit, formulas, optimizer_flops
+from adaptlab.measure.machine import Machine
+from adaptlab.methods._base import Attached
+from adaptlab.models._base import Layout
+from adaptlab.models.load import Base
+from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, functional_dropout, key_dropout
+from adaptlab.training.modes import Modes
+from adaptlab.training.precision import Precision
+from adaptlab.workshop import attach
+
+#: Bytes of an optimiser's state per trained number, and what its step holds beside that.
+_STATE: dict[str, tuple[float, float]] = {
+    "adamw": (8, 0), "adam": (8, 0), "adafactor": (0.1, 8), "sgd": (0, 0), "sgd-momentum": (4, 0),
+    "sgd-nesterov": (4, 4), "lion": (4, 0), "adamw-8bit": (2.1, 0),
+}  # fmt: skip
+#: What a CPU process's heap takes for what forward and backward hold: freed blocks between live ones stay its own.
+#: Read off the measurements in docs/benchmarks/plan-versus-measured.md; CUDA's allocator does better.
+_HEAP = {"cpu": 1.3, "cuda": 1.0}
+#: Bytes that updating a trained number moves: weight, gradient and moments, read and written, and clipping.
+_UPDATE_BYTES = 40
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of a run while it trains, by what holds them; ``total`` is the most at one time.
+
+    Attributes:
+        base: the pretrained weights in float32 (or quantised), shared by all runs of a process.
+        copies: what the run holds beside the base: its own copy or the 16-bit casts of frozen weights.
+        trained: adapters and head.
+        gradients, optimizer: of what is trained.
+        best: a copy of the best weights so far, and another while it is replaced.
+        activations: the most that forward and backward hold besides, at the longest batch.
+        logits: of these, the answers themselves.
+        answering: the most while answering without training.
+    """
+
+    base: int
+    copies: int
+    trained: int
+    gradients: int
+    optimizer: int
+    best: int
+    activations: int
+    logits: int
+    answering: int
+
+    @property
+    def total(self) -> int:
+        """The most at one time while training."""
+        held = self.base + self.copies + self.trained + self.optimizer
+        return held + max(self.best + self.gradients + self.activations, 2 * self.best)
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What a configuration would take.
+
+    Attributes:
+        step_seconds: by padded shape, those that were asked for.
+        answer_seconds: of one answering batch.
+    """
+
+    memory: Memory
+    flops: TrainingFlops
+    step_seconds: dict[Shape, float]
+    answer_seconds: float
+
+
+def simulate(
+    config: RunConfig,
+    skeleton: nn.Module,
+    layout: Layout,
+    *,
+    device: str,
+    machine: Machine | None,
+    train: tuple[Shape, ...],
+    answer: Shape,
+    micro_batch_size: int | None = None,
+) -> Simulated:
+    """Simulate training steps at the (rows, length) of ``train``, of which the first is the largest, and an answer.
+
+    Args:
+        config: with ``training.dtype`` and ``steps`` decided.
+        skeleton: the model on the meta device, as :func:`adaptlab.models.load.skeleton` gives it.
+        machine: for the seconds; they are 0 without.
+    """
+    training = config.training
+    ledger, model = _Ledger(machine), copy.deepcopy(skeleton)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # by torch's own deepcopy
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(mock.patch.object(nn.Module, "to", lambda module, *_, **__: module))  # all is where it is
+        stack.enter_context(ledger)
+        _materialise(model, device)
+        base_bytes = ledger.live
+        base = Base(model, None, layout, config.model, None, 0.0)
+        attached = attach(base, config)
+        precision = Precision(training.dtype, device)
+        precision.prepare(attached, {})
+        trained = sum(p.numel() for p in attached.trained.values())
+        run = _Run(attached, layout, precision, device, max(shape[1] for shape in train))
+        held = ledger.live
+
+        answer_peak, _, answer_seconds = ledger.of(lambda: run.answer(*answer))
+        seconds: dict[Shape, float] = {}
+        activations = logits_most = 0
+        for rows, length in train:
+            micro = min(micro_batch_size or rows, rows)
+            passes = -(-rows // micro)
+            peak, logits, each = ledger.of(partial(run.step, micro, length, min(passes, 2)))
+            run.forget()
+            if passes > 2:
+                each *= passes / 2
+            moved = machine.seconds(0, _UPDATE_BYTES * trained, 1, "float32") if machine else 0.0
+            seconds[rows, length] = each + moved
+            activations, logits_most = max(activations, peak), max(logits_most, logits)
+        flops = _flops(config, run, trained, micro_batch_size)
+    state, scratch = _STATE[training.optimizer]
+    memory = Memory(
+        base=base_bytes,
+        copies=max(0, held - base_bytes - 4 * trained),
+        trained=4 * trained if attached.method.placement != "base" else min(4 * trained, held - base_bytes),
+        gradients=4 * trained,
+        optimizer=int((state + scratch) * trained),
+        best=4 * trained,
+        activations=int(_HEAP[device] * max(0, activations - 4 * trained)),
+        logits=logits_most,
+        answering=held + answer_peak,
+    )
+    return Simulated(memory, flops, seconds, answer_seconds)
+
+
+def _flops(config: RunConfig, run: _Run, trained: int, micro_batch_size: int | None) -> TrainingFlops:
+    training = config.training
+
+    def counted(rows: int, length: int) -> Counted:
+        found = count(lambda: run.step(rows, length, 1))
+        run.forget()
+        return found
+
+    forward, both = fit(counted)
+    update = optimizer_flops(training.optimizer, trained, clips=training.max_grad_norm is not None)
+    return TrainingFlops(forward, both, update, micro_batch_size)
+
+
+class _Run:
+    """A run on fake tensors: it can take a step and answer."""
+
+    def __init__(self, attached: Attached, layout: Layout, precision: Precision, device: str, length: int) -> None:
+        self._attached, self._precision, self._device = attached, precision, device
+        self._clock = DropoutClock()
+        key_dropout(attached.model, layout.blocks, self._clock)
+        self._functional = calls_functional_dropout(attached.model)
+        self.logits: Tensor | None = None
+        with precision.autocast():
+            self._modes = Modes(attached.model, self._inputs(1, length))
+
+    def _inputs(self, rows: int, length: int) -> dict[str, Tensor]:
+        ids = torch.zeros(rows, length, dtype=torch.long, device=self._device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def answer(self, rows: int, length: int) -> int:
+        """One batch of answers; returns the bytes of their scores."""
+        self._modes.eval()
+        with torch.no_grad(), self._precision.autocast():
+            return int(self._attached.model(**self._inputs(rows, length)).logits.nbytes)
+
+    def step(self, rows: int, length: int, passes: int) -> int:
+        """Forward and backward of ``passes`` micro-batches; returns the bytes of their scores."""
+        self._modes.train()
+        size = 0
+        for index in range(passes):
+            self._clock.set(0, [(0, rows, rows * index)])
+            dropout = functional_dropout(self._clock) if self._functional else nullcontext()
+            with self._precision.autocast(), self._precision.attention(length), dropout:
+                logits = self._attached.model(**self._inputs(rows, length)).logits
+            size = int(logits.nbytes)
+            loss = logits.float().logsumexp(-1).sum()
+            del logits
+            extra = self._attached.method.extra_loss(self._attached) if index == 0 else None
+            whole = loss if extra is None else loss + extra
+            if whole.requires_grad:
+                whole.backward()
+        return size
+
+    def forget(self) -> None:
+        """Drop the gradients."""
+        for parameter in self._attached.trained.values():
+            parameter.grad = None
+
+
+def _materialise(model: nn.Module, device: str) -> None:
+    """Bring the model from the meta device to fake tensors of ``device``."""
+    model.to_empty(device=device)
+    config: Any = model.config
+    if config.pad_token_id is None:
+        config.pad_token_id = 0
+    if hasattr(model, "classification_head"):
+        model.forward = MethodType(_answer_at_the_end, model)  # a method, so that a copy's is the copy's
+    model.requires_grad_(False).eval()
+
+
+def _answer_at_the_end(
+    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+) -> SequenceClassifierOutput:
+    """The forward pass of an encoder-decoder's classifier, with the last token as the end of the text: which one it is
+    is a question of numbers, and there are none."""
+    body = getattr(model, model.base_model_prefix)
+    hidden = body(input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=input_ids)[0]
+    return SequenceClassifierOutput(logits=model.classification_head(hidden[:, -1]))
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+_ATTENTION = ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward")
+
+
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes alive, the most of them, and the seconds of what is executed."""
+
+    def __init__(self, machine: Machine | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self._most = 0
+        self._seconds = 0.0
+        self._held: set[int] = set()
+        self._machine = machine
+
+    def of(self, work: Callable[[], int]) -> tuple[int, int, float]:
+        """What ``work`` holds at most besides what is alive, what it returns, and its seconds."""
+        before, self._most, self._seconds = self.live, self.live, 0.0
+        result = work()
+        return self._most - before, result, self._seconds
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        new = [self._enter(t) for t in tree_iter(result) if isinstance(t, Tensor)]
+        if self._machine is not None and (any(new) or func._schema.is_mutable):
+            self._seconds += self._cost(func, args, kwargs or {}, result)
+        return result
+
+    def _enter(self, tensor: Tensor) -> bool:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._held:
+            return False
+        size = storage.nbytes()
+        self._held.add(key)
+        self.live += size
+        self._most = max(self._most, self.live)
+        weakref.finalize(storage, self._leave, key, size)
+        return True
+
+    def _leave(self, key: int, size: int) -> None:
+        self._held.discard(key)
+        self.live -= size
+
+    def _cost(self, func: Any, args: Any, kwargs: Any, result: Any) -> float:
+        assert self._machine is not None
+        tensors = [t for t in tree_iter((args, kwargs, result)) if isinstance(t, Tensor)]
+        moved = sum(t.nbytes for t in tensors)
+        formula = formulas().get(func._overloadpacket)
+        width = 1.0
+        if func._overloadpacket.__name__ in _ATTENTION:
+            query = tensors[1 if func._overloadpacket.__name__.endswith("backward") else 0]
+            rows, heads, length, features = query.shape
+            flops = rows * heads * length * length * features * (10.0 if len(tensors) > 6 else 4.0)
+            width = float(length * length * features) ** (1 / 3)
+        elif formula is None:
+            return self._machine.seconds(0.0, moved, width, "float32")
+        else:
+            flops = float(formula(*args, **kwargs, out_val=result))
+            width = (flops / 2) ** (1 / 3)
+        dtype = str(tensors[-1].dtype).removeprefix("torch.")
+        return self._machine.seconds(flops, moved, width, dtype)
