@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,17 +17,23 @@ from adaptlab.evaluation.demonstrations import Demonstrations, Fixed, choose
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Attached, Setup
 from adaptlab.metrics import registry as metrics
+from adaptlab.models.identity import cache_folder
 from adaptlab.models.load import Base, fresh_model, initialise_head, load_base
 from adaptlab.readouts import Answered, Readout, Rows, Setting
 from adaptlab.resolve import ResolvedRun, device, outputs, prompt_in_use
 from adaptlab.study.events import Listener
 from adaptlab.tasks._base import Example, TaskData
+from adaptlab.training import token_file
 from adaptlab.training.batches import BatchPlan
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
+from adaptlab.training.encode import Encoded
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
 from adaptlab.training.outputs import Store
 from adaptlab.training.precision import CastCache, Precision
+
+#: Fewer are tokenised sooner than a file is found.
+_FEWEST_ROWS_ON_DISK = 500
 
 
 @dataclass
@@ -77,8 +84,21 @@ class Workshop:
         asked = f"{config.readout}|{config.answering.model_dump_json()}|{run.identity.prompt}|{config.task.max_length}"
         key = (run.identity.weights, run.identity.data, asked, shown, split, str(training))
         if key not in self._rows:
-            self._rows[key] = readout.encode(splits(run.data)[split], training=training)
+            self._rows[key] = _encoded(readout, splits(run.data)[split], key, training=training)
         return self._rows[key]
+
+
+def _encoded(readout: Readout, examples: Sequence[Example], key: Sequence[str], *, training: bool) -> Rows:
+    """Rows as tokens, from the disk if an earlier process has left them there; ``key`` says which rows they are."""
+    name = token_file.fingerprint(readout.setting.tokenizer, *key) if len(examples) >= _FEWEST_ROWS_ON_DISK else None
+    path = cache_folder() / "tokens" / f"{name}.npz"
+    found: Rows | None = None if name is None else token_file.load(path)
+    if found is None:
+        found = readout.encode(examples, training=training)
+        if name is not None and isinstance(found, Encoded):
+            with contextlib.suppress(OSError):  # a full disk, or a cache that is read only, costs seconds and no more
+                token_file.save(found, path)
+    return found
 
 
 def splits(data: TaskData) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,22 @@ def test_micro_batches_of_a_group_add_up_to_its_batch(group_of: Build) -> None:
     whole = group_of(MIXED, fused=True, steps=4).train(4)
     parts = group_of(MIXED, fused=True, steps=4, micro_batch_size=3).train(4)
     assert parts == pytest.approx(whole, abs=1e-9)
+
+
+def test_batches_of_other_shapes_go_through_on_their_own(group_of: Build) -> None:
+    """As the answers of an encoder-decoder's runs, which are as long as the rows that a seed has drawn."""
+
+    def widened(group: Group) -> Group:
+        plain = group.members[1].collate
+
+        def wide(data: Any, rows: Any, length: int) -> Any:
+            return plain(data, rows, length + 3)
+
+        group.members[1].collate = wide
+        return group
+
+    expected = widened(group_of(MIXED[:3], fused=False, steps=3)).train(3)
+    assert widened(group_of(MIXED[:3], fused=True, steps=3)).train(3) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_run_that_diverges_leaves_and_the_others_do_not_change(group_of: Build) -> None:

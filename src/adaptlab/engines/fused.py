@@ -96,6 +96,17 @@ class Fused(Passing):
         return results
 
     def _forward(self, members: Sequence[Member], batches: Sequence[Batch], first: int) -> list[Any]:
+        """In one pass for all batches of a shape: padding for a neighbour's sake would move the dropout of a run."""
+        shapes: dict[Any, list[int]] = {}
+        for place, batch in enumerate(batches):
+            shapes.setdefault(tuple((name, tuple(t.shape)) for name, t in batch.inputs.items()), []).append(place)
+        found: dict[int, Any] = {}
+        for places in shapes.values():
+            outputs = self._pass([members[place] for place in places], [batches[place] for place in places], first)
+            found |= dict(zip(places, outputs, strict=True))
+        return [found[place] for place in range(len(members))]
+
+    def _pass(self, members: Sequence[Member], batches: Sequence[Batch], first: int) -> list[Any]:
         rows = batches[0].sequences
         self._carry(members, rows, first * (rows // len(batches[0].labels)))
         self._trunk.train()
@@ -131,15 +142,8 @@ def empty_cache(device: str) -> None:
 def joined(
     inputs: Sequence[Mapping[str, Tensor]], places: Sequence[Tensor | None] = ()
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The batches of several runs one after the other: their inputs, and the places where a language model is read.
-
-    Texts have one length; answers, which a decoder behind an encoder reads, are padded to the longest.
-    """
-    whole = {}
-    for name in inputs[0]:
-        parts = [one[name] for one in inputs]
-        longest = max(part.shape[1] for part in parts)
-        whole[name] = torch.cat([nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts])
+    """The batches of several runs one after the other: their inputs, and the places where a language model is read."""
+    whole = {name: torch.cat([one[name] for one in inputs]) for name in inputs[0]}
     moved, start = [], 0
     for one, own in zip(inputs, places, strict=False):
         if own is not None:
