@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,8 +147,6 @@ def collate(
     padding_side: str = "right",
 ) -> Batch:
     """``rows`` padded to ``length``: ``input_ids``, ``attention_mask`` and, where there are any, ``token_type_ids``."""
-    import torch
-
     sizes = data.lengths[rows]
     column = np.arange(length)
     if padding_side == "right":
@@ -165,11 +163,19 @@ def collate(
     if data.types is not None:
         inputs["token_type_ids"] = np.where(mask, data.types[source], 0).astype(np.int64)
     return Batch(
-        inputs={name: torch.from_numpy(value).to(device) for name, value in inputs.items()},
-        labels=torch.from_numpy(data.labels[rows]).to(device),
+        inputs={name: on_device(value, device) for name, value in inputs.items()},
+        labels=on_device(data.labels[rows], device),
         tokens=int(sizes.sum()),
         padded_tokens=len(rows) * length,
     )
+
+
+def on_device(values: NDArray[Any], device: str) -> Tensor:
+    """``values`` as a tensor on ``device``; to a GPU from pinned memory, so that the CPU does not wait for the copy."""
+    import torch
+
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
 
 
 def evaluation_batches(lengths: NDArray[np.int64], *, most_tokens: int = 4096, most_rows: int = 128) -> list[BatchRows]:
