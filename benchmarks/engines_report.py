@@ -109,8 +109,8 @@ def _share_of_peak(solo: Sequence[Result], device: str, threads: int) -> list[st
     share = statistics.median(r["useful_flops"] / r["train_seconds"] / peak for r in known)
     return [
         f"\nThe solo runs spend {100 * share:.0f} % of the {known[0]['dtype']} matrix peak "
-        f"({peak / 1e12:.2f} TFLOP/s, same threads) on useful tokens; {100 * EXPECTED_SHARE_OF_PEAK:.0f} % is wanted on a "
-        "CPU."
+        f"({peak / 1e12:.2f} TFLOP/s, same threads) on useful tokens; on a CPU "
+        f"{100 * EXPECTED_SHARE_OF_PEAK:.0f} % is wanted."
     ]
 
 
