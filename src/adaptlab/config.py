@@ -23,7 +23,8 @@ Engine = Literal["auto", "solo", "fused"]
 Optimizer = Literal["adamw", "adam", "adafactor", "sgd", "sgd-momentum", "sgd-nesterov", "lion", "adamw-8bit"]
 Schedule = Literal["constant", "linear", "cosine", "one-cycle", "linear-lr", "inverse-sqrt", "reduce-on-plateau"]
 # Names are listed here, and not asked of the modules behind them, so that a study is checked without importing torch.
-Objective = Literal["supervised"]
+Objective = Literal["supervised", "context-distillation"]
+Teacher = Literal["frozen", "recursive"]
 VerbalizerLoss = Literal["labels", "vocabulary"]
 LengthNormalization = Literal["none", "tokens", "characters"]
 Calibration = Literal["none", "content-free"]
@@ -161,6 +162,8 @@ class AnsweringConfig(Frozen):
         shot_sampling: ``balanced`` shows as many of each class as of every other.
         shots_per_query: other demonstrations for every question.
         max_new_tokens: the most that is written freely; ``beams`` above 1 search for the likeliest text.
+        teacher: of context distillation: the base as it was, or the model being trained, each with the whole prompt and
+            ``teacher_shots`` demonstrations; ``temperature`` softens both sides.
     """
 
     verbalizer_loss: VerbalizerLoss = "labels"
@@ -170,6 +173,9 @@ class AnsweringConfig(Frozen):
     shots_per_query: bool = False
     max_new_tokens: Count = 64
     beams: Count = 1
+    teacher: Teacher = "frozen"
+    teacher_shots: Annotated[int, Field(ge=0)] = 4
+    temperature: Annotated[float, Field(gt=0)] = 1.0
 
 
 class RunConfig(Frozen):
@@ -349,6 +355,9 @@ class StudyConfig(Frozen):
     shots_per_query: Axis[bool] = (False,)
     max_new_tokens: Axis[Count] = (64,)
     beams: Axis[Count] = (1,)
+    teacher: Axis[Teacher] = ("frozen",)
+    teacher_shots: Axis[Annotated[int, Field(ge=0)]] = (4,)
+    temperature: Axis[Annotated[float, Field(gt=0)]] = (1.0,)
 
     epochs: Axis[Annotated[float, Field(gt=0)]] | None = None
     steps: Axis[Count] | None = None

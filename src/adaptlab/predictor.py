@@ -225,6 +225,7 @@ def _setting(record: Record, base: Base, data_root: str | None) -> Setting:
         start=base.start,
         caches=methods.get(config.method.name).placement != "prompt",
         shots=shown,
+        distils=config.objective == "context-distillation",
         how=config.answering,
     )
 

@@ -236,6 +236,13 @@ def _check_readout(run: RunConfig, data: TaskData) -> None:
             "or generate, or leave --shots out."
         )
     check_shots(run.shots, run.answering, data)
+    if run.objective == "context-distillation":
+        if run.readout != "verbalizer" or not methods.get(run.method.name).trains:
+            raise ConfigError(
+                "Context distillation trains label words towards a prompted teacher's: use --readout verbalizer and a "
+                "method that trains something."
+            )
+        check_shots(run.answering.teacher_shots, run.answering, data)
 
 
 def outputs(data: TaskData) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adaptlab import readouts
 from adaptlab.config import ExecutionConfig, RunConfig
@@ -19,12 +21,12 @@ from adaptlab.methods._base import Attached, Setup
 from adaptlab.metrics import registry as metrics
 from adaptlab.models.identity import cache_folder
 from adaptlab.models.load import Base, fresh_model, initialise_head, load_base
-from adaptlab.readouts import Answered, Readout, Rows, Setting
+from adaptlab.readouts import Answered, Readout, Rows, Setting, Verbalizer
 from adaptlab.resolve import ResolvedRun, device, outputs, prompt_in_use
 from adaptlab.study.events import Listener
 from adaptlab.tasks._base import Example, TaskData
 from adaptlab.training import token_file
-from adaptlab.training.batches import BatchPlan
+from adaptlab.training.batches import Batch, BatchPlan
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
 from adaptlab.training.encode import Encoded
 from adaptlab.training.member import Member
@@ -34,6 +36,9 @@ from adaptlab.training.precision import CastCache, Precision
 
 #: Fewer are tokenised sooner than a file is found.
 _FEWEST_ROWS_ON_DISK = 500
+
+
+Collate = Callable[[Any, NDArray[np.int64], int], Batch]
 
 
 @dataclass
@@ -133,7 +138,9 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     clock = DropoutClock()
     key_dropout(attached.model, base.layout.blocks, clock)
     plan = BatchPlan(data.lengths, training.batch_size)
-    collate = partial(readout.collate, device=workshop.device)
+    collate: Collate = partial(readout.collate, device=workshop.device)
+    if isinstance(readout, readouts.Verbalizer) and readout.setting.distils:
+        collate = _taught(collate, run, readout, base, attached, precision)
     first = plan.batch(0, config.seed)
     with precision.autocast():
         modes = Modes(attached.model, collate(data, first.rows[:1], first.length).inputs)
@@ -161,6 +168,34 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     return Stage(member, backward, precision, clock, readout)
 
 
+def _taught(
+    collate: Collate, run: ResolvedRun, readout: Verbalizer, base: Base, attached: Attached, precision: Precision
+) -> Collate:
+    """``collate`` with what the teacher says to each row: the frozen one once for all steps, the recursive one anew."""
+    how, examples = run.resolved.answering, run.data.train
+    lessons = readout.lessons(examples, choose(examples, how.teacher_shots, seed=run.resolved.seed, how=how))
+    frozen = readout.scores(base.model, lessons, precision) if how.teacher == "frozen" else None
+
+    def teach(data: Any, rows: NDArray[np.int64], length: int) -> Batch:
+        batch = collate(data, rows, length)
+        if frozen is not None:
+            said = [frozen[int(row)] for row in rows]
+        else:
+            training = {module: module.training for module in attached.model.modules()}
+            attached.model.eval()
+            part = replace(lessons, rows=tuple(lessons.rows[int(row)] for row in rows))
+            said = readout.scores(attached.model, part, precision)
+            for module, mode in training.items():
+                module.training = mode
+        table = np.full((len(rows), max(map(len, said))), -np.inf)
+        for i, scores in enumerate(said):
+            table[i, : len(scores)] = scores
+        batch.teacher = torch.from_numpy(table).to(batch.labels.device)
+        return batch
+
+    return teach
+
+
 def read_out(run: ResolvedRun, base: Base, workshop: Workshop) -> Readout:
     """How the run's model answers: the run's rows before its base."""
     config, data = run.resolved, run.data
@@ -179,6 +214,7 @@ def read_out(run: ResolvedRun, base: Base, workshop: Workshop) -> Readout:
         start=base.start,
         caches=methods.get(config.method.name).placement != "prompt",
         shots=shots,
+        distils=config.objective == "context-distillation",
         how=config.answering,
     )
     return readouts.build(config.readout, setting)

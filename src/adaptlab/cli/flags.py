@@ -67,6 +67,15 @@ Calibration = Annotated[
     str | None,
     _option("--calibration", "none|content-free", "Take away what is answered to a row that says nothing.", _ASKED),
 ]
+Objective = Annotated[
+    str | None, _option("--objective", "NAME", f"{', '.join(get_args(config.Objective))} (supervised).", _TRAINING)
+]
+Teacher = Annotated[
+    str | None,
+    _option("--teacher", "frozen|recursive", "Of context distillation: the base, or the model as it is.", _ASKED),
+]
+TeacherShots = Annotated[str | None, _option("--teacher-shots", "K", "Demonstrations the teacher reads; 4.", _ASKED)]
+Temperature = Annotated[str | None, _option("--temperature", "X", "Of context distillation; 1.", _ASKED)]
 MaxNewTokens = Annotated[
     str | None, _option("--max-new-tokens", "N", "Tokens that --readout generate writes at most; 64.", _ASKED)
 ]
@@ -174,7 +183,7 @@ _LISTS = (
     "model", "task", "methods", "quantize", "train_examples", "data_seed", "max_length", "epochs", "steps",
     "batch_size", "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio",
     "dtype", "readout", "shots", "shot_sampling", "verbalizer_loss", "length_normalization", "calibration",
-    "max_new_tokens", "beams",
+    "max_new_tokens", "beams", "objective", "teacher", "teacher_shots", "temperature",
 )  # fmt: skip
 _OF_TASKS = ("text_columns", "label_column", "delimiter", "prompt", "also_evaluate")
 _OF_MODELS = ("allow_pickle", "trust_remote_code")

@@ -9,7 +9,7 @@ from adaptlab.readouts.head import Head
 from adaptlab.readouts.verbalizer import Verbalizer
 from adaptlab.training.encode import Rows
 
-__all__ = ["Answered", "Head", "Readout", "Rows", "Setting", "build"]
+__all__ = ["Answered", "Head", "Readout", "Rows", "Setting", "Verbalizer", "build"]
 
 _READOUTS: dict[Name, type[Readout]] = {"head": Head, "verbalizer": Verbalizer, "generate": Generate}
 

@@ -35,6 +35,7 @@ class Setting:
         start: the token that a decoder behind an encoder starts with.
         caches: whether a decoder's keys and values may be carried from one pass to the next.
         shots: demonstrations before every question that is answered; none in training.
+        distils: the model is to answer without the prompt's instruction, which a teacher reads in its place.
     """
 
     tokenizer: Any
@@ -47,6 +48,7 @@ class Setting:
     start: int | None = None
     caches: bool = True
     shots: Demonstrations | None = None
+    distils: bool = False
     how: AnsweringConfig = field(default_factory=AnsweringConfig)
 
     @property

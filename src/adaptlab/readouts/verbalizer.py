@@ -18,6 +18,7 @@ from adaptlab.readouts._base import Answered, Readout, Setting
 from adaptlab.tasks._base import Example
 from adaptlab.training.batches import Batch
 from adaptlab.training.objectives import Objective
+from adaptlab.training.objectives.distillation import ContextDistillation
 from adaptlab.training.objectives.words import Labels, Vocabulary
 from adaptlab.training.precision import Precision
 from adaptlab.training.questions import Pieces, Questions, collate
@@ -34,11 +35,13 @@ class Verbalizer(Readout):
         super().__init__(setting)
         assert setting.prompt is not None
         self._pieces = Pieces(setting.tokenizer, setting.layout.kind, start=setting.start)
-        self._prompter = Prompter(setting.prompt, setting.columns, self._pieces, max_length=setting.max_length)
+        self._taught = Prompter(setting.prompt, setting.columns, self._pieces, max_length=setting.max_length)
+        bare = setting.prompt.model_copy(update={"instruction": ""}) if setting.distils else setting.prompt
+        self._prompter = Prompter(bare, setting.columns, self._pieces, max_length=setting.max_length)
 
     def encode(self, examples: Sequence[Example], *, training: bool) -> Questions:
         how = self.setting.how
-        if training and how.verbalizer_loss == "vocabulary":
+        if training and how.verbalizer_loss == "vocabulary" and not self.setting.distils:
             found = self._prompter.questions(examples, answers=lambda rendered: (rendered.target,))
             return found.of_targets()
         shots = None if training else self.setting.shots
@@ -48,7 +51,18 @@ class Verbalizer(Readout):
     def collate(self, rows: Questions, which: NDArray[np.int64], length: int, *, device: str) -> Batch:
         return collate(rows, which, length, pad_id=self.setting.tokenizer.pad_token_id, device=device)
 
+    def lessons(self, examples: Sequence[Example], shots: Demonstrations | None) -> Questions:
+        """``examples`` as the teacher of context distillation reads them."""
+        return self._taught.questions(examples, shots=shots, normalization=self.setting.how.length_normalization)
+
+    def scores(self, model: nn.Module, rows: Questions, precision: Precision) -> list[NDArray[np.float64]]:
+        """Each row's (length-normalised) log-likelihoods."""
+        found = log_likelihoods(self._reader(model, precision), rows.rows)
+        return [row / question.divisors for row, question in zip(found, rows.rows, strict=True)]
+
     def objective(self) -> Objective:
+        if self.setting.distils:
+            return ContextDistillation(self.setting.how.temperature)
         return Vocabulary() if self.setting.how.verbalizer_loss == "vocabulary" else Labels()
 
     def at_once(self, rows: Questions) -> int:
