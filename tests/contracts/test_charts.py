@@ -16,7 +16,7 @@ import vl_convert
 from adaptlab.report.charts import Chart, NothingToDrawError, groups, methods_of, registry, themed
 from adaptlab.report.page import VEGA_LITE
 from adaptlab.report.select import RunRow, Selection, read_studies
-from tests.report.build import METHODS, OTHER_MACHINE, Run, build_study, diverged, out_of_memory
+from tests.report.build import METHODS, OTHER_MACHINE, Run, build_study, diverged, out_of_memory, standard_runs
 
 CHARTS = registry.all()
 
@@ -27,11 +27,13 @@ def named(chart: Chart) -> str:
 
 @pytest.fixture(scope="module")
 def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
-    return read_studies([build_study(tmp_path_factory.mktemp("charts") / "study", predictions=False)])
+    runs = [replace(run, measured=True) for run in standard_runs()]
+    return read_studies([build_study(tmp_path_factory.mktemp("charts") / "study", runs, predictions=False)])
 
 
 def rows_of(folder: Path, runs: Sequence[Run]) -> Sequence[RunRow]:
-    return read_studies([build_study(folder, runs, predictions=False)]).rows
+    measured = [replace(run, measured=True) for run in runs]
+    return read_studies([build_study(folder, measured, predictions=False)]).rows
 
 
 def values_in(spec: Any) -> list[dict[str, Any]]:

@@ -82,6 +82,7 @@ class Run:
     train_examples: int = 2000
     curve: bool = True
     model: str = "minilm"
+    measured: bool = False
 
     @property
     def folder_name(self) -> str:
@@ -198,6 +199,8 @@ def record_of(run: Run) -> Record:
             train_seconds=round(seconds, 3) if done else None,
             eval_seconds=1.1 if done else None,
             step_seconds=round(seconds / STEPS, 5) if done else None,
+            train_flops=flops_of(run) if run.measured else None,
+            peak_memory_bytes=int(3e8 + 16 * run.made.trainable) if run.measured else None,
             train_tokens=52_000,
             padded_tokens=55_300,
             adapter_bytes=4 * (run.made.trainable + 770) if done else None,
@@ -216,6 +219,11 @@ def record_of(run: Run) -> Record:
     )
 
 
+def flops_of(run: Run) -> float:
+    """Made-up operations: two thirds of full fine-tuning's where the base is frozen."""
+    return 3e12 if run.made.name == "full" else 2e12
+
+
 def curve_of(run: Run) -> list[CurvePoint]:
     """A learning curve that ends at the run's score, or half way for a run that did not finish."""
     metric = TASKS.get(run.task, ("accuracy", 0.0))[0]
@@ -230,6 +238,7 @@ def curve_of(run: Run) -> list[CurvePoint]:
                 step=step,
                 examples=step * 32,
                 tokens=step * 430,
+                flops=flops_of(run) * step / STEPS if run.measured else None,
                 seconds=round(run.made.seconds * step / STEPS, 3),
                 train_loss=None if step == 0 else round(0.69 - 0.5 * done, 4),
                 select_loss=round(0.70 - (run.made.score - 0.42) * done + noise.gauss(0, 0.003), 4),

@@ -96,9 +96,9 @@ def test_every_chart_of_every_task_is_in_it(parsed: Page) -> None:
     specs = parsed.data["specs"]
     places = [place for place in parsed.all("div") if "data-spec" in place]
     assert [place["data-spec"] for place in places] == [str(index) for index in range(len(specs))]
-    assert len(specs) == 10
+    assert len(specs) == 24
     assert all(place.get("aria-label") for place in places)
-    assert [option.get("value") for option in parsed.all("option")][:2] == ["mrpc", "sst2"]
+    assert {"mrpc", "sst2"} <= {option.get("value") for option in parsed.all("option")}
 
 
 def test_nothing_is_fetched_from_anywhere(written: str, parsed: Page) -> None:
@@ -111,7 +111,7 @@ def test_nothing_is_fetched_from_anywhere(written: str, parsed: Page) -> None:
     assert "@import" not in style
     [policy] = [meta["content"] or "" for meta in parsed.all("meta") if meta.get("http-equiv")]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert "unsafe-inline' 'unsafe-eval" not in policy
+    assert "unsafe-eval" not in policy
 
 
 def test_it_is_usable_by_keyboard_and_screen_reader(parsed: Page) -> None:
@@ -152,7 +152,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert len(read.rows) == 3
     text = page(read)
     parsed = Page(text)
-    assert len(parsed.all("script")) == 3
+    assert len(parsed.all("script")) == 5
     assert parsed.all("img") == []
     assert parsed.text.count("window.hacked = 1") > 10  # it is shown, as text
     for script in parsed.scripts:
@@ -200,8 +200,8 @@ def test_an_empty_study_has_a_page_that_says_so(tmp_path: Path) -> None:
 def test_charts_that_cannot_be_drawn_say_why(tmp_path: Path) -> None:
     folder = build_study(tmp_path / "study", [Run(METHODS[0], curve=False)], predictions=False)
     parsed = Page(page(read_studies([folder])))
-    assert "No run has a learning curve with this value" in parsed.text
-    assert len(parsed.data["specs"]) == 3
+    assert "no run has a learning curve with this value" in parsed.text
+    assert len(parsed.data["specs"]) == 4
 
 
 def test_two_machines_are_both_described(tmp_path: Path) -> None:

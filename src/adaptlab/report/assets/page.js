@@ -1,15 +1,28 @@
 "use strict";
-// Draws the charts of the chosen task, sorts the table of results and filters the list of runs.
-// Everything shown comes from the JSON block "charts" and from markup that was escaped when the page was written.
+// Draws the charts that are in sight, sorts tables and filters the list of runs.
+// Everything shown comes from the JSON block of the page and from markup that was escaped when it was written.
 (() => {
-  const data = JSON.parse(document.getElementById("charts-data").textContent);
+  const data = JSON.parse(document.getElementById("page-data").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+  // A specification with its rows of data, which the page keeps once for all charts that share them.
+  const filled = (part) => {
+    if (Array.isArray(part)) return part.map(filled);
+    if (part === null || typeof part !== "object") return part;
+    if (typeof part.table === "number") {
+      const { columns, rows } = data.tables[part.table];
+      const { table, ...rest } = part;
+      return { ...rest, values: rows.map((row) => Object.fromEntries(columns.map((name, i) => [name, row[i]]))) };
+    }
+    return Object.fromEntries(Object.entries(part).map(([key, value]) => [key, filled(value)]));
+  };
 
   const draw = (place) => {
     const theme = dark.matches ? "dark" : "light";
     if (place.dataset.drawn === theme) return;
     place.dataset.drawn = theme;
-    vegaEmbed(place, data.specs[Number(place.dataset.spec)], {
+    vegaEmbed(place, filled(data.specs[Number(place.dataset.spec)]), {
+      ast: true, // expressions are interpreted: the page's policy lets no text become code
       renderer: "svg",
       config: { ...data.config[theme], background: "transparent" },
       tooltip: { theme },
@@ -17,22 +30,29 @@
       downloadFileName: place.dataset.name,
     });
   };
-  const drawVisible = () => {
-    for (const group of document.querySelectorAll(".charts")) {
-      if (!group.hidden) group.querySelectorAll("[data-spec]").forEach(draw);
-    }
-  };
+  const near = new IntersectionObserver(
+    (entries) => entries.forEach((entry) => entry.isIntersecting && draw(entry.target)),
+    { rootMargin: "600px" },
+  );
+  const places = [...document.querySelectorAll("[data-spec]")];
+  places.forEach((place) => near.observe(place));
+  dark.addEventListener("change", () => places.filter((place) => place.dataset.drawn).forEach(draw));
+  window.addEventListener("beforeprint", () => places.filter((place) => place.offsetParent).forEach(draw));
 
   const chooser = document.getElementById("group");
   const choose = () => {
     for (const group of document.querySelectorAll(".charts")) {
       group.hidden = chooser !== null && group.dataset.group !== chooser.value;
     }
-    drawVisible();
   };
   chooser?.addEventListener("change", choose);
-  dark.addEventListener("change", drawVisible);
   choose();
+  for (const select of document.querySelectorAll("select.choices")) {
+    const choices = [...select.closest("figure").querySelectorAll("[data-choice]")];
+    const show = () => choices.forEach((choice) => { choice.hidden = choice.dataset.choice !== select.value; });
+    select.addEventListener("change", show);
+    show();
+  }
 
   const sortBy = (header) => {
     const table = header.closest("table");
@@ -48,8 +68,7 @@
       return x.localeCompare(y, undefined, { numeric: true });
     };
     const body = table.tBodies[0];
-    const lines = [...body.rows].sort((a, b) => (ascending ? compare(a, b) : compare(b, a)));
-    body.append(...lines);
+    body.append(...[...body.rows].sort((a, b) => (ascending ? compare(a, b) : compare(b, a))));
   };
   for (const button of document.querySelectorAll("th button")) {
     button.addEventListener("click", () => sortBy(button.closest("th")));

@@ -39,11 +39,15 @@ class Chart(ABC):
         name: the plugin's, and the stem of its figures' files.
         title: what the reader sees above it.
         order: charts stand on the page in ascending order.
+        family: charts of one family share a place on the page, and ``choice`` is how its list calls this one; empty for
+            a chart with a place of its own.
     """
 
     name: str
     title: str
     order: int = 100
+    family: str = ""
+    choice: str = ""
 
     def draw(self, rows: Sequence[RunRow], *, methods: Sequence[str] | None = None) -> alt.LayerChart:
         """The chart of the runs of one task and model, with its data inside, in no theme.

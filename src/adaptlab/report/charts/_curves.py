@@ -1,11 +1,14 @@
-"""A value against training steps: mean over seeds with a band; runs that stopped early as thin lines of their own."""
+"""A value against what training spent: mean over seeds with a band; runs that did not finish as thin lines.
+
+Seeds are averaged step by step, at the mean of what they had spent by that step.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from adaptlab.report.charts._base import HEIGHT, NothingToDrawError, cell_label, colour, dash, padded, spread
 from adaptlab.report.select import RunRow
@@ -16,36 +19,53 @@ from adaptlab.runs.record import CurvePoint
 if TYPE_CHECKING:
     import altair as alt
 
-#: More points than this in a line cannot be told apart, and would make the page heavy.
+#: More points than this in a line cannot be told apart; a chart of many lines has fewer on each, for the page's size.
 MOST_POINTS = 150
+MOST_POINTS_OF_CHART = 2_500
 
 ValueOf = Callable[[CurvePoint], float | None]
+Spent = Literal["step", "examples", "tokens", "flops", "seconds"]
+#: What training spends, as in curve.jsonl, and the title of its axis.
+SPENT: dict[Spent, str] = {
+    "step": "optimiser steps",
+    "examples": "training examples seen",
+    "tokens": "tokens seen, without padding",
+    "flops": "training FLOPs",
+    "seconds": "training time, seconds",
+}
 
 
-def curves(rows: Sequence[RunRow], methods: Sequence[str], value_of: ValueOf, title: str) -> alt.LayerChart:
-    """The chart of ``value_of`` against steps.
+def curves(
+    rows: Sequence[RunRow], methods: Sequence[str], value_of: ValueOf, title: str, spent: Spent
+) -> alt.LayerChart:
+    """The chart of ``value_of`` against ``spent``.
 
     Raises:
-        NothingToDrawError: no run has a curve with the value.
+        NothingToDrawError: no run has a curve with both.
     """
     import altair as alt
 
     found = cells(rows)
-    means = [value for cell in found for value in _means(cell, value_of)]
-    broken = [value for cell in found for run in cell.runs for value in _broken(run, value_of)]
+    most = max(20, min(MOST_POINTS, MOST_POINTS_OF_CHART // max(1, len(found))))
+    means = [value for cell in found for value in _means(cell, value_of, most)]
+    broken = [value for cell in found for run in cell.runs for value in _broken(run, value_of, most)]
     if not means and not broken:
-        raise NothingToDrawError("No run has a learning curve with this value: `--eval-every N` draws one.")
-    everything = means + broken
+        raise NothingToDrawError("no run has a learning curve with this value (`--eval-every N` draws one).")
+    everything = [value for value in means + broken if value[spent] is not None]
+    if not everything:
+        raise NothingToDrawError(f"not measured ({SPENT[spent]} are in no learning curve of these runs).")
     domain = padded([v[key] for v in everything for key in ("low", "high")], 0.05)
     scale = alt.Scale(domain=list(domain), nice=False, zero=False)
     y = alt.Y("y:Q", title=title, scale=scale)
-    steps = alt.Scale(domain=[0, max(value["step"] for value in everything) or 1], nice=False)
-    x = alt.X("step:Q", title="optimiser steps", scale=steps)
+    across = alt.Scale(domain=[0, max(value[spent] for value in everything) or 1], nice=False)
+    x = alt.X(
+        f"{spent}:Q", title=SPENT[spent], scale=across, axis=alt.Axis(format="~s") if spent != "seconds" else alt.Axis()
+    )
     bounds = alt.Y("low:Q", title=title, scale=scale)
     base = alt.Chart(alt.Data(values=means)).encode(x=x, detail="label:N")
     tip = [
         alt.Tooltip("label:N", title="method"),
-        alt.Tooltip("step:Q", title="step"),
+        alt.Tooltip(f"{spent}:Q", title=SPENT[spent], format=".4~s"),
         alt.Tooltip("text:N", title=title),
     ]
     lines = alt.layer(  # layered by themselves, so that the chart holds their data once
@@ -62,45 +82,56 @@ def curves(rows: Sequence[RunRow], methods: Sequence[str], value_of: ValueOf, ti
     return alt.layer(*layers).properties(width="container", height=HEIGHT)
 
 
-def _means(cell: Cell, value_of: ValueOf) -> list[dict[str, Any]]:
+def _means(cell: Cell, value_of: ValueOf, most: int) -> list[dict[str, Any]]:
     """A line: per step the mean of the finished runs that were evaluated at it, with its spread."""
-    at_step: dict[int, list[float]] = defaultdict(list)
+    at_step: dict[int, list[tuple[float, CurvePoint]]] = defaultdict(list)
     for run in cell.finished:
         for point in run.curve.points:
             value = value_of(point)
             if value is not None and math.isfinite(value):
-                at_step[point.step].append(value)
+                at_step[point.step].append((value, point))
     line = []
-    for step in _thinned(sorted(at_step)):
-        summary = summarise(at_step[step])
+    for step in _thinned(sorted(at_step), most):
+        summary = summarise([value for value, _ in at_step[step]])
         assert summary is not None  # each step has a value
         wide = summary.std or 0.0
         text = score_text(summary) + (f", n = {summary.n}" if summary.n > 1 else "")
-        place = {"method": cell.method, "label": cell_label(cell), "step": step, "y": summary.mean}
-        line.append(place | {"low": summary.mean - wide, "high": summary.mean + wide, "text": text})
+        place = {"method": cell.method, "label": cell_label(cell), "y": summary.mean, "text": text}
+        bounds = {"low": summary.mean - wide, "high": summary.mean + wide}
+        line.append(place | bounds | _spent([point for _, point in at_step[step]]))
     return line
 
 
-def _broken(run: RunRow, value_of: ValueOf) -> list[dict[str, Any]]:
+def _spent(points: Sequence[CurvePoint]) -> dict[str, float | None]:
+    """Mean of what ``points`` had spent; ``None`` where one of them does not tell."""
+    known: dict[str, float | None] = {}
+    for name in SPENT:
+        values = [getattr(point, name) for point in points]
+        known[name] = None if None in values else math.fsum(values) / len(values)
+    return known
+
+
+def _broken(run: RunRow, value_of: ValueOf, most: int) -> list[dict[str, Any]]:
     """The line of a run that did not finish, up to where it got; ``last`` marks its end."""
     if run.status == "finished":
         return []
-    values = [(point.step, value_of(point)) for point in run.curve.points]
-    known = {step: value for step, value in values if value is not None and math.isfinite(value)}
+    known = {point.step: (value, point) for point in run.curve.points if (value := value_of(point)) is not None}
+    known = {step: pair for step, pair in known.items() if math.isfinite(pair[0])}
     place = {"method": run.method, "run": run.name, "status": run.status, "label": run.method}
-    return [
-        place | {"step": step, "y": known[step], "low": known[step], "high": known[step], "text": f"{known[step]:.3f}",
-                 "last": step == max(known)}
-        for step in _thinned(sorted(known))
-    ]  # fmt: skip
+    line = []
+    for step in _thinned(sorted(known), most):
+        value, point = known[step]
+        told = {"y": value, "low": value, "high": value, "text": f"{value:.3f}", "last": step == max(known)}
+        line.append(place | told | _spent([point]))
+    return line
 
 
-def _thinned(steps: Sequence[int]) -> list[int]:
-    """At most ``MOST_POINTS`` of ``steps``, evenly taken, the first and last among them."""
-    if len(steps) <= MOST_POINTS:
+def _thinned(steps: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of ``steps``, evenly taken, the first and last among them."""
+    if len(steps) <= most:
         return list(steps)
     last = len(steps) - 1
-    return [steps[round(index * last / (MOST_POINTS - 1))] for index in range(MOST_POINTS)]
+    return [steps[round(index * last / (most - 1))] for index in range(most)]
 
 
 def _line_ends(
@@ -125,7 +156,7 @@ def _line_ends(
     ]
 
 
-def curve_caption(rows: Sequence[RunRow], what: str) -> str:
+def curve_caption(rows: Sequence[RunRow], what: str, spent: Spent) -> str:
     """What a reader needs below a learning curve."""
     curved = [row for row in rows if row.curve.points]
     without = sum(row.status == "finished" and not row.curve.points for row in rows)
@@ -133,6 +164,8 @@ def curve_caption(rows: Sequence[RunRow], what: str) -> str:
         f"{what}, mean over seeds; the band is one sample standard deviation each way (no band: a single run).",
         "It is measured on the selection rows, which choose the checkpoint; the scores above are of other rows.",
     ]
+    if spent == "seconds" and len({row.environment.fingerprint for row in curved}) > 1:
+        parts.append("The clocks of several machines are on this axis: compare seconds only within one.")
     if any(row.status != "finished" for row in curved):
         parts.append("Thin lines that end in a cross are runs that did not finish.")
     if without:

@@ -87,7 +87,22 @@ def scatter(
     ]
     for value, place in zip(values, places, strict=True):
         value["place"] = str(place)
-    return alt.layer(bars, dots, *texts).properties(width="container", height=HEIGHT, **title)
+    layers = [bars, dots, *texts]
+    front = _front(values, points[0].cell.higher_is_better, axis)
+    if front:
+        line = alt.Chart(alt.Data(values=front)).mark_line(interpolate="step-after", strokeWidth=1, color="#8a929b")
+        layers.insert(0, line.encode(x=base.encoding.x, y=y))
+    return alt.layer(*layers).properties(width="container", height=HEIGHT, **title)
+
+
+def _front(values: Sequence[dict[str, Any]], higher: bool, axis: CostAxis) -> list[dict[str, Any]]:
+    """The Pareto front as points of a line that goes on to the right edge: whom none beats at its cost or less."""
+    front: list[dict[str, Any]] = []
+    sign = 1 if higher else -1
+    for value in sorted(values, key=lambda value: (value["x"], -sign * value["y"])):
+        if not front or sign * value["y"] > sign * front[-1]["y"]:
+            front.append({"x": value["x"], "y": value["y"]})
+    return [*front, {"x": axis.scale["domain"][1], "y": front[-1]["y"]}] if front else []
 
 
 def scored(cells: Sequence[Cell], cost: str) -> list[Cell]:
