@@ -10,6 +10,7 @@
 from adaptlab.api import (
     Evaluation,
     StudyResult,
+    choose,
     compare,
     evaluate,
     evaluate_adapter,
@@ -30,6 +31,7 @@ __all__ = [
     "Study",
     "StudyConfig",
     "StudyResult",
+    "choose",
     "compare",
     "evaluate",
     "evaluate_adapter",

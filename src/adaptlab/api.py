@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,13 @@ from adaptlab.runs.store import RunFolder, StudyFolder, safe_name
 from adaptlab.study.events import Event, Listener
 
 if TYPE_CHECKING:
+    from adaptlab.choosing import Chosen
     from adaptlab.exporting import Export
     from adaptlab.planning import Plan
     from adaptlab.predictor import Predictor
     from adaptlab.signals import StopRequest
     from adaptlab.study.schedule import Outcome, Pool
+    from adaptlab.study.tuning import Do
     from adaptlab.submission import SplitAnswers
 
 log = logging.getLogger("adaptlab")
@@ -95,26 +97,69 @@ def train(study: StudyConfig, *, out: str | Path, listener: Listener | None = No
     return result.records[0]
 
 
-def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = False) -> StudyResult:
-    from adaptlab.launchers import options_of
-    from adaptlab.resolve import Resolver
-    from adaptlab.signals import stop_on_signals
-    from adaptlab.study.expand import expand
-    from adaptlab.study.schedule import run_study
-    from adaptlab.study.tuning import cells, tune
-    from adaptlab.tracking import require
+def choose(
+    study: StudyConfig,
+    *,
+    budget_seconds: float,
+    out: str | Path,
+    max_parameters: float | None = None,
+    max_memory_bytes: float | None = None,
+    listener: Listener | None = None,
+) -> Chosen:
+    """Race the methods of ``study`` within a budget, and export the best adapted model, tested on the report rows.
 
-    execution = study.execution
-    require(execution)
-    launcher, options = options_of(execution)
+    Args:
+        study: one model and one task; a rate of ``auto`` is searched for, and ``epochs`` or ``steps`` say how long a
+            whole run would be if there were time for it.
+        max_parameters: trained numbers, head included: a share of the base's below 1, else a count.
+        max_memory_bytes: of a run, as the plan predicts it.
+
+    Raises:
+        ConfigError: the study has several models or tasks, or no method keeps to the limits or could be tried.
+        AdaptlabError: as :func:`compare`.
+    """
+    from adaptlab.choosing import choose as race
+
+    return race(
+        study,
+        lambda: _opened(study, Path(out), listener or _silent),
+        budget_seconds=budget_seconds,
+        max_parameters=max_parameters,
+        max_memory_bytes=max_memory_bytes,
+    )
+
+
+def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = False) -> StudyResult:
+    from adaptlab.study.expand import expand
+    from adaptlab.study.tuning import cells, tune
+
     runs = expand(study)
     if study.tune is not None:
         cells(study)  # what cannot be tuned is said before anything is read
     if single and len(runs) != 1:
         raise ConfigError(f"train does one run, and this makes {len(runs)}: give single values, or use compare.")
+    with _opened(study, out, listener) as (folder, do):
+        outcome = do(runs)[0] if study.tune is None else tune(study, folder, do)
+    return StudyResult(
+        folder.path, outcome.records, tuple(outcome.skipped), tuple(outcome.failed), None, tuple(folder.damaged)
+    )
+
+
+@contextmanager
+def _opened(study: StudyConfig, out: Path, listener: Listener) -> Iterator[tuple[StudyFolder, Do]]:
+    """The study's folder, and what has runs done in it, once everything in the study is known to fit."""
+    from adaptlab.launchers import options_of
+    from adaptlab.resolve import Resolver
+    from adaptlab.signals import stop_on_signals
+    from adaptlab.study.expand import expand
+    from adaptlab.study.schedule import run_study
+    from adaptlab.tracking import require
+
+    execution = study.execution
+    require(execution)
+    launcher, options = options_of(execution)
     resolver = Resolver(execution, on=None if launcher is None else launcher.device(execution, options))
-    resolved = list(map(resolver.resolve, runs))
-    resolver.check_methods(resolved)
+    resolver.check_methods([resolver.resolve(run) for run in expand(study)])
     folder = StudyFolder.open_or_create(out, study)
     with stop_on_signals() as stop, ExitStack() as stack:
         if launcher is None:
@@ -130,10 +175,7 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
             by_id = {record.id: record for record in outcome.records}
             return outcome, [by_id[run.id] for run in found]
 
-        outcome = do(runs)[0] if study.tune is None else tune(study, folder, do)
-    return StudyResult(
-        folder.path, outcome.records, tuple(outcome.skipped), tuple(outcome.failed), None, tuple(folder.damaged)
-    )
+        yield folder, do
 
 
 def _inline(folder: StudyFolder, execution: ExecutionConfig, listener: Listener, stop: StopRequest) -> Pool:
@@ -354,6 +396,7 @@ def study_of(*, execution: dict[str, Any] | None = None, **settings: Any) -> Stu
 __all__: Sequence[str] = (
     "Evaluation",
     "StudyResult",
+    "choose",
     "compare",
     "evaluate",
     "evaluate_adapter",

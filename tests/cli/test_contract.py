@@ -34,6 +34,12 @@ _LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "-
 _FILES = {"--data-root", "--text-columns", "--label-column", "--delimiter"}
 CONTRACT = {
     "compare": {"STUDY", "--methods", "--seeds", "--tune", *_RUNS, *_LAUNCH},
+    "choose": {
+        "--budget", "--max-memory", "--max-parameters", "--model", "--task", "--methods", "--seeds", "--set",
+        "--targets", "--train-examples", "--select-examples", "--eval-examples", "--max-length", *_FILES, "--epochs",
+        "--steps", "--batch-size", "--dtype", "--device", "--threads", "--launcher", "--workers", "--ray-address",
+        "--launch", "--allow-pickle", "--trust-remote-code", "--out",
+    },
     "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
     "train": {"STUDY", "--method", "--seed", *_RUNS},
     "evaluate": {"RUN", "--adapter", "--task", "--model", "--eval-examples", "--device", *_FILES},

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from adaptlab.cli import (
+    choose,
     compare,
     demo,
     evaluate,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(plan.plan)
 app.command()(compare.compare)
+app.command()(choose.choose)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)

@@ -153,7 +153,7 @@ class Search:
         """What became of a trial."""
         from optuna.trial import TrialState
 
-        trial, score = self._waiting.pop(number), _score(record)
+        trial, score = self._waiting.pop(number), selection_score(record)
         trial.set_user_attr("run", record.name)
         trial.set_user_attr("train_seconds", record.cost.train_seconds)
         trial.set_user_attr("train_flops", record.cost.train_flops)
@@ -231,7 +231,7 @@ def _note(folder: StudyFolder, record: Record, part: TuningPart) -> None:
             run.write_record(record)
 
 
-def _score(record: Record) -> float | None:
+def selection_score(record: Record) -> float | None:
     """The selection score, higher is better; ``None`` for a run that did not finish."""
     value = record.training.get("select_score")
     if record.status != "finished" or value is None:
