@@ -89,6 +89,11 @@ def export(
         HubError: the upload failed; the folder is there.
     """
     folder, record = run
+    if record.config.resolved.readout != "head":
+        raise ConfigError(
+            f"{record.name} answers in words, and export writes models with a head: take the run's adapter folder, which "
+            "is in PEFT's format (a whole model for full)."
+        )
     _refuse_occupied(to)
     _refuse_bad_id(push)
     rows, source = _rows(folder, record) if texts is None else (unlabelled(texts[:CHECK_ROWS]), "the given texts")
