@@ -91,8 +91,8 @@ def export(
     folder, record = run
     if record.config.resolved.readout != "head":
         raise ConfigError(
-            f"{record.name} answers in words, and export writes models with a head: take the run's adapter folder, which "
-            "is in PEFT's format (a whole model for full)."
+            f"{record.name} answers in words, and export writes models with a head: take the run's adapter folder, "
+            "which is in PEFT's format (a whole model for full)."
         )
     _refuse_occupied(to)
     _refuse_bad_id(push)
