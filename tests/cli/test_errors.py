@@ -38,7 +38,7 @@ COMPARE = ("compare", "--task", "stdlib-docs", "--methods", "lora")
         ((*COMPARE, "--max-length", "10000"), ["max-length is 10000, but minilm has 512 positions"]),
         (("compare", "nowhere.yaml"), ["There is no file nowhere.yaml"]),
         (("validate", "nowhere.yaml"), ["There is no file nowhere.yaml"]),
-        (("report", "nowhere"), ["nowhere is not a study's folder (no study.yaml)"]),
+        (("report", "nowhere"), ["There is no folder nowhere"]),
         (("list", "runs", "nowhere"), ["nowhere is not a study's folder (no study.yaml)"]),
         (("predict", "nowhere", "text"), ["nowhere holds no record.json"]),
         (("evaluate", "nowhere", "--task", "sst2"), ["nowhere holds no record.json"]),

@@ -29,6 +29,33 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[StudyConfig, Path]]:
     return calls
 
 
+#: What a method's entry leaves to the study.
+UNSAID = {"readout": None, "objective": None, "shots": None}
+#: What the flags below say of where runs execute.
+EXECUTION = {
+    "device": "cpu",
+    "threads": 2,
+    "data_root": "somewhere",
+    "keep_weights": "all",
+    "micro_batch_size": 4,
+    "engine": "fused",
+    "checkpoint_seconds": 30.0,
+    "measure": "probe",
+    "track": ["wandb", "mlflow"],
+    "track_project": "p",
+    "track_entity": "e",
+    "track_group": "g",
+    "track_name": "n",
+    "track_mode": "offline",
+    "profile": True,
+    "launcher": "slurm",
+    "workers": 3,
+    "wait": False,
+    "ray_address": "auto",
+    "launch": {"partition": "gpu", "time_minutes": "5"},
+}
+
+
 def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[tuple[StudyConfig, Path]]) -> None:
     done = adaptlab(
         "compare",
@@ -44,6 +71,12 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         *("--keep-weights", "all", "--device", "cpu", "--threads", "2", "--micro-batch-size", "4"),
         *("--launcher", "slurm", "--workers", "3", "--no-wait", "--ray-address", "auto"),
         *("--launch", "partition=gpu", "--launch", "time-minutes=5"),
+        *("--readout", "verbalizer,generate", "--objective", "context-distillation", "--shots", "0,4"),
+        *("--shot-sampling", "balanced", "--shots-per-query", "--verbalizer-loss", "vocabulary"),
+        *("--length-normalization", "tokens", "--calibration", "content-free", "--max-new-tokens", "5"),
+        *("--beams", "2", "--teacher", "recursive", "--teacher-shots", "3", "--temperature", "2"),
+        *("--engine", "fused", "--measure", "probe", "--track", "wandb,mlflow", "--track-project", "p"),
+        *("--track-entity", "e", "--track-group", "g", "--track-name", "n", "--track-mode", "offline", "--profile"),
         *("--allow-pickle", "--trust-remote-code", "--out", "here"),
     )
     assert (done.code, done.err) == (2, "Error: asked\n")
@@ -67,9 +100,9 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
             for name in ("sst2", "mrpc")
         ],
         "methods": [
-            {"name": "lora", "label": "", "targets": None, "head": ["trained"], "quantize": None}
+            {"name": "lora", "label": "", "targets": None, "head": ["trained"], "quantize": None, **UNSAID}
             | {"learning_rate": None, "r": [4, 8], "alpha": 16},
-            {"name": "full", "label": "", "targets": None, "head": ["trained"], "quantize": None}
+            {"name": "full", "label": "", "targets": None, "head": ["trained"], "quantize": None, **UNSAID}
             | {"learning_rate": None},
         ],
         "seeds": [0, 4],
@@ -81,9 +114,19 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         "data_seed": [1, 2],
         "balanced": True,
         "max_length": [64, "auto"],
-        "readout": ["head"],
-        "objective": ["supervised"],
-        "shots": [0],
+        "readout": ["verbalizer", "generate"],
+        "objective": ["context-distillation"],
+        "shots": [0, 4],
+        "shot_sampling": ["balanced"],
+        "shots_per_query": [True],
+        "verbalizer_loss": ["vocabulary"],
+        "length_normalization": ["tokens"],
+        "calibration": ["content-free"],
+        "max_new_tokens": [5],
+        "beams": [2],
+        "teacher": ["recursive"],
+        "teacher_shots": [3],
+        "temperature": [2.0],
         "epochs": None,
         "steps": [10, 20],
         "batch_size": [8, 16],
@@ -98,21 +141,7 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         "select": "last",
         "dtype": ["float32", "bfloat16"],
         "tune": 9,
-        "execution": {
-            "device": "cpu",
-            "threads": 2,
-            "data_root": "somewhere",
-            "keep_weights": "all",
-            "micro_batch_size": 4,
-            "engine": "auto",
-            "checkpoint_seconds": 30.0,
-            "measure": "auto",
-            "launcher": "slurm",
-            "workers": 3,
-            "wait": False,
-            "ray_address": "auto",
-            "launch": {"partition": "gpu", "time_minutes": "5"},
-        },
+        "execution": EXECUTION,
     }
 
 

@@ -202,7 +202,7 @@ def test_every_problem_of_every_method_is_told_at_once() -> None:
         "'probe.use_dora' must be true or false, not 'perhaps'",
         "'probe.bias' must be a text, not 5",
         "'probe.r' must be at least 1, not 0",
-        "unknown key 'whole.r': allowed are head, label, learning_rate, quantize, targets",
+        "unknown key 'whole.r': allowed are head, label, learning_rate, objective, quantize, readout, shots, targets",
         "'probe.r' has no value: give at least one",
     )
 

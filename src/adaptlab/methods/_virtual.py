@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +98,8 @@ class VirtualTokens(nn.Module):
     def forward(self) -> Tensor:
         """``[count, features]``, in float32 whatever the model's dtype."""
         weight = next(self.encoder.parameters())
-        with torch.autocast(weight.device.type, enabled=False):
+        # The meta device, on which operations are counted, knows no autocast.
+        with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
             found: Tensor = self.encoder(torch.arange(self.count, device=weight.device)[None])[0]
         return found
 
@@ -191,7 +193,7 @@ class PrefixStates(VirtualTokens):
     def states(self, rows: int) -> Tensor:
         """``[2 x blocks, rows, heads, count, features]``: a block's keys, then its values."""
         values = self()
-        if torch.is_autocast_enabled(values.device.type):
+        if not values.is_meta and torch.is_autocast_enabled(values.device.type):
             values = values.to(torch.get_autocast_dtype(values.device.type))
         split: Tensor = values.view(self.count, -1, self.shape.heads, self.shape.features).permute(1, 2, 0, 3)
         return split[:, None].expand(-1, rows, -1, -1, -1)

@@ -178,7 +178,9 @@ class Race:
                 self.left_out[entrant.label] = f"{record.status} {reason}".strip()
                 continue
             self._most_steps = self.whole(record)
-            train = record.cost.train_seconds or 0.0
+            train = record.cost.train_seconds
+            if train is None:  # others did some of its work: all of its time may be that of its steps
+                train = seconds
             self._step_seconds[entrant.label] = record.cost.step_seconds or train / _LAP_STEPS
             self._overhead[entrant.label] = max(0.0, seconds - train)
             field_.append(entrant.label)
