@@ -15,6 +15,7 @@ from typing import Any
 from adaptlab.config import ExecutionConfig
 from adaptlab.errors import ConfigError
 from adaptlab.resolve import ResolvedRun
+from adaptlab.runs.files import scrub_document, without_secrets
 from adaptlab.runs.record import CurvePoint, Record
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
@@ -104,16 +105,16 @@ class Tracking:
 def _settings(name: str, run: ResolvedRun, folder: Path, execution: ExecutionConfig) -> dict[str, Any]:
     """Arguments of accelerate's tracker. Flags come before the tool's own environment variables."""
     label = execution.track_name or os.environ.get("WANDB_NAME") if name == "wandb" else execution.track_name
-    run_name = f"{label}-{folder.name}" if label else folder.name
+    run_name = without_secrets(f"{label}-{folder.name}" if label else folder.name)
+    group = without_secrets(execution.track_group) if execution.track_group else None
     if name == "tensorboard":
         return {"run_name": "tensorboard", "logging_dir": str(folder)}
     if name == "mlflow":
         return {
             "experiment_name": execution.track_project or _PROJECT,
             "run_name": run_name,
-            "tags": {"group": execution.track_group} if execution.track_group else None,
+            "tags": {"group": group} if group else None,
         }
-    group = execution.track_group
     if name == "trackio":
         project = execution.track_project or os.environ.get("TRACKIO_PROJECT") or _PROJECT
         return {"run_name": project, "name": run_name, "group": group, "config": _configuration(run)}
@@ -132,7 +133,7 @@ def _settings(name: str, run: ResolvedRun, folder: Path, execution: ExecutionCon
 
 
 def _configuration(run: ResolvedRun) -> dict[str, Any]:
-    """The resolved run as flat, plain values."""
+    """The resolved run as flat, plain values, scrubbed like a record."""
     config = run.resolved
     values: dict[str, Any] = {
         "model": config.model.id,
@@ -143,7 +144,9 @@ def _configuration(run: ResolvedRun) -> dict[str, Any]:
         **{f"method.{key}": value for key, value in config.method.options.items()},
         **config.training.model_dump(mode="json"),
     }
-    return {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items() if v is not None}
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items() if v is not None}
+    scrubbed: dict[str, Any] = scrub_document(plain)
+    return scrubbed
 
 
 def _cuda() -> bool:

@@ -15,6 +15,7 @@ from adaptlab.errors import StudyError
 
 _TEMPORARY = ".tmp"
 _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,})")
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")
 _SECRET_VARIABLE = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
@@ -22,8 +23,11 @@ class BusyError(StudyError):
     """Another process holds the lock."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
     """Replace ``path`` by ``content``: afterwards the file holds all of the old content or all of the new.
+
+    Args:
+        private: nobody but its owner may read it.
 
     Raises:
         StudyError: the disk is full, the folder read-only, ...; the old file is untouched, no temporary one is left.
@@ -31,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         try:
-            _write_synced(temporary, content)
+            _write_synced(temporary, content, 0o600 if private else 0o644)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -92,16 +96,24 @@ def locked(path: Path, *, wait: bool, busy: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def scrub(text: str, *, working_folder: bool = True) -> str:
-    """``text`` without what a record must not tell: the home folder becomes ``~``, secrets become ``***``.
+def without_secrets(text: str) -> str:
+    """``text`` with ``***`` in place of each secret.
 
-    Secrets are tokens by their look (``hf_...``) and the values of environment variables whose names end in
-    TOKEN, KEY, SECRET or PASSWORD. The working folder becomes ``.`` unless ``working_folder`` is false.
+    Secrets are tokens by their look (``hf_...``), name and password in an address (``https://name:word@host``) and the
+    values of environment variables whose names end in TOKEN, KEY, SECRET or PASSWORD.
     """
     for name, value in os.environ.items():
         if len(value) >= 8 and _SECRET_VARIABLE.search(name):
             text = text.replace(value, "***")
-    text = _TOKEN.sub("***", text)
+    return _CREDENTIALS.sub("***", _TOKEN.sub("***", text))
+
+
+def scrub(text: str, *, working_folder: bool = True) -> str:
+    """``text`` without what a record must not tell: :func:`without_secrets`, and the home folder becomes ``~``.
+
+    The working folder becomes ``.`` unless ``working_folder`` is false.
+    """
+    text = without_secrets(text)
     if working_folder:
         text = _without_folder(text, os.getcwd(), ".")
     return _without_folder(text, os.path.expanduser("~"), "~")
@@ -131,8 +143,8 @@ def _without_folder(text: str, folder: str, name: str) -> str:
     return re.sub(rf"{re.escape(folder)}(?![\w.-])", name, text)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+def _write_synced(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         _write_all(descriptor, content)
         os.fsync(descriptor)

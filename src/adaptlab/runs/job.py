@@ -29,8 +29,8 @@ class Job(Frozen):
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Put ``job`` into a run's folder. The file names paths of the machine, as a record never does."""
-    write_atomically(folder / FILE, job.model_dump_json(indent=1).encode() + b"\n")
+    """Put ``job`` into a run's folder. The file names paths of the machine as they are: it is its owner's alone."""
+    write_atomically(folder / FILE, job.model_dump_json(indent=1).encode() + b"\n", private=True)
 
 
 def read_job(folder: Path) -> Job:

@@ -21,7 +21,15 @@ from pydantic import ValidationError
 from adaptlab.config import StudyConfig
 from adaptlab.errors import RecordError, StudyError
 from adaptlab.runs import studyfile
-from adaptlab.runs.files import append_line, cannot_write, locked, remove_leftovers, scrub_document, write_atomically
+from adaptlab.runs.files import (
+    append_line,
+    cannot_write,
+    locked,
+    remove_leftovers,
+    scrub_document,
+    without_secrets,
+    write_atomically,
+)
 from adaptlab.runs.record import SCHEMA, CurvePoint, Record
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*-(?P<id>[0-9a-f]{8})")
@@ -303,7 +311,10 @@ class StudyFolder:
         return self.path / "items" / f"{safe_name(task_name)}-{safe_name(evaluation_set)}.parquet"
 
     def write_items(self, task_name: str, evaluation_set: str, examples: Sequence[Item]) -> None:
-        """Keep id, text (a pair is joined by a tab) and gold of a set's rows; those not there yet are added."""
+        """Keep id, text (a pair is joined by a tab) and gold of a set's rows; those not there yet are added.
+
+        Texts are for people to read: secrets in them are not kept.
+        """
         import pyarrow as pa
 
         path = self.items_path(task_name, evaluation_set)
@@ -313,7 +324,8 @@ class StudyFolder:
             rows = {row["id"]: row for row in _read_parquet(path).to_pylist()} if path.exists() else {}
             known = len(rows)
             for example in examples:
-                row = {"id": example.id, "text": "\t".join(example.texts), "gold": example.label}
+                text = without_secrets("\t".join(example.texts))
+                row = {"id": example.id, "text": text, "gold": example.label}
                 rows.setdefault(example.id, row)
             if len(rows) > known:
                 gold = _answer_type([row["gold"] for row in rows.values()])
@@ -335,8 +347,8 @@ class StudyFolder:
 
 
 def safe_name(text: str) -> str:
-    """``text`` with only characters that every file system takes; never empty, never a path."""
-    return re.sub(r"[^A-Za-z0-9._+=]+", "-", text).strip("-.") or "unnamed"
+    """``text`` with only characters that every file system takes; never empty, never a path, never with a secret."""
+    return re.sub(r"[^A-Za-z0-9._+=]+", "-", without_secrets(text)).strip("-.") or "unnamed"
 
 
 def _parse_record(path: Path, content: bytes) -> Record:
