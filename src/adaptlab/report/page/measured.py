@@ -23,11 +23,42 @@ MEASURED = (
         "trains unless its configuration says otherwise.",
     ),
     (
+        "Training FLOPs",
+        "Forward, backward and optimiser, of the operations that training executes: a few short passes are counted at "
+        "three lengths, a parabola in the length is fitted and checked on a fourth, and the run's real batches are "
+        "added up with their padding. Matrix products, convolutions, attention, Fourier transforms and linear solves "
+        "count; other elementwise work does not.",
+    ),
+    (
+        "Memory",
+        "On CUDA the most that torch's allocator handed out. On a CPU the process's peak resident memory above what "
+        "it held with the libraries loaded, in a fresh process that trains a few steps of this configuration at its "
+        "longest batch; a model too small to be told from the libraries has none.",
+    ),
+    (
         "Training time",
         "Wall clock of the optimiser's steps of one run, without loading, evaluation and writing. Clocks compare only "
-        "between runs with the same device, number of threads and torch version. Fewer trained parameters save "
-        "optimiser work and the gradients of frozen weights, but the forward pass stays whole: so a small method need "
-        "not be faster.",
+        "between runs with the same device, number of threads and torch version.",
+    ),
+    (
+        "Why LoRA may be no faster here",
+        "Freezing the base saves its weight gradients, about a third of a step's operations, and the optimiser's work. "
+        "The forward pass stays whole, and gradients still flow back through the frozen layers to the lowest adapter. "
+        "Each adapter adds small matrix products of its own, which a processor runs less efficiently than large ones; "
+        "on small models, short texts and small batches that can cost more than freezing saves. What it saves "
+        "reliably is optimiser memory and disk.",
+    ),
+    (
+        "What your budget buys",
+        "Parameters, memory and disk admit a method or not. A limit on FLOPs or seconds stops training early: for each "
+        "seed the best score on the selection rows up to there, from the learning curve, then the mean over seeds. It "
+        "moves in steps, at the evaluations.",
+    ),
+    (
+        "Calibration",
+        "Of the probability of the answer given. Expected calibration error: the gap between confidence and the share "
+        "that is right, in 15 bins of equal width, weighted by their answers. Brier score: the squared distance of the "
+        "probabilities from the right answer, summed over classes; 0 is perfect, 2 the worst.",
     ),
     (
         "Learning curves",
