@@ -172,7 +172,7 @@ ROW = Row(
     peft_type="ADALORA",
     options=AdaLoraOptions,
     aliases=LORA_ALIASES,
-    learning_rates=LearningRates(default=5e-3, low=5e-4, high=2e-2),
+    learning_rates=LearningRates(default=2e-2, low=5e-4, high=5e-2),
     count=_count,
     family_targets={**ALL_LINEAR, "roberta": ("all-linear",)},
     layer_kinds=("linear", "conv1d"),

@@ -132,7 +132,7 @@ ROWS = (
         peft_type="VERA",
         options=VeraOptions,
         aliases={"dropout": "vera_dropout"},
-        learning_rates=LearningRates(default=1e-2, low=1e-3, high=5e-2),
+        learning_rates=LearningRates(default=5e-2, low=1e-3, high=1e-1),
         count=_vera_count,
         layer_kinds=("linear", "conv1d"),
         fixed={"save_projection": False},
