@@ -19,6 +19,7 @@ from adaptlab.report.charts._base import config
 from adaptlab.report.page._parts import counted
 from adaptlab.report.page.charts import VEGA_LITE, charts
 from adaptlab.report.page.costs import costs
+from adaptlab.report.page.data import data_section
 from adaptlab.report.page.explorer import explorer
 from adaptlab.report.page.measured import measured
 from adaptlab.report.page.results import results
@@ -43,6 +44,7 @@ def page(selection: Selection) -> str:
         ("results", "Results", results(results_grid(selection), found)),
         ("budget", "What your budget buys", budget),
         ("costs", "What each method costs", costs(found)),
+        ("data", "Other amounts and other data", data_section(found)),
         ("charts", "Charts", drawn),
         ("rows", "Row by row", by_row),
         ("unfinished", "Runs that did not finish", unfinished(found)),
