@@ -45,7 +45,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{folder} is not an adapter's folder: it needs {_CONFIG} and {_WEIGHTS}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{folder / _CONFIG} is not valid JSON ({error}): save the adapter again.") from error
     if not isinstance(settings, dict) or not {"peft_type", "adaptlab_method"} & set(settings):
         raise ModelError(f"{folder / _CONFIG} names no peft_type: it is not an adapter's configuration.")
@@ -59,7 +59,7 @@ def stored_labels(folder: Path) -> tuple[str, ...]:
     """The labels, in their order, of an adapter that adaptlab exported; empty for one from elsewhere."""
     try:
         return tuple(json.loads((folder / "export.json").read_text(encoding="utf-8"))["labels"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
@@ -67,7 +67,7 @@ def stored_bits(folder: Path) -> Quantize:
     """How the base was quantised under an adapter that adaptlab exported; ``none`` for one from elsewhere."""
     try:
         found = json.loads((folder / "export.json").read_text(encoding="utf-8"))["base"]["quantize"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "none"
     return found if found in ("4bit", "8bit") else "none"
 
@@ -122,7 +122,7 @@ def _pefts(model: nn.Module, folder: Path, onto: str) -> nn.Module:
             f"The adapter in {folder} cannot be put on {onto} ({type(error).__name__}: {reason}): give the base and a "
             f"task with the labels it was trained for."
         ) from error
-    stored = set(_stored(folder))
+    stored = set(weight_names(folder))
     if not wanted & stored:
         raise ModelError(f"The adapter in {folder} has no weights for {onto}: give the base it was trained for.")
     result: nn.Module = wrapped
@@ -130,7 +130,7 @@ def _pefts(model: nn.Module, folder: Path, onto: str) -> nn.Module:
 
 
 def _notes(layout: Layout, folder: Path) -> list[str]:
-    brought = {_WRAPPING.sub("", name) for name in _stored(folder)}
+    brought = {_WRAPPING.sub("", name) for name in weight_names(folder)}
     lacking = [name for name in layout.head if name not in brought]
     if not lacking:
         return []
@@ -141,8 +141,12 @@ def _notes(layout: Layout, folder: Path) -> list[str]:
     ]
 
 
-def _stored(folder: Path) -> list[str]:
-    """Names of the tensors in the folder's weights."""
+def weight_names(folder: Path) -> list[str]:
+    """Names of the tensors in the folder's weights.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -152,4 +156,4 @@ def _stored(folder: Path) -> list[str]:
         raise ModelError(f"{folder / _WEIGHTS} cannot be read ({error}): save the adapter again.") from error
 
 
-__all__ = ["Loaded", "load_adapter", "read_settings", "stored_bits", "stored_labels"]
+__all__ = ["Loaded", "load_adapter", "read_settings", "stored_bits", "stored_labels", "weight_names"]

@@ -196,7 +196,7 @@ def _parse_config(path: Path, config: ModelConfig) -> dict[str, Any]:
         )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"The config.json of the model '{config.id}' is not valid JSON: {error}.") from error
     if not isinstance(raw, dict) or not ("model_type" in raw or "auto_map" in raw):
         raise ModelError(

@@ -47,6 +47,7 @@ def load(member: Member, folder: Path) -> bool:
     Raises:
         RecordError: it is damaged; it has been set aside under the name in the message, and the run starts anew.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
@@ -60,7 +61,7 @@ def load(member: Member, folder: Path) -> bool:
         if values.pop("sha256") != _digest(folder / _TENSORS):
             raise ValueError("its tensors do not match their digest")
         member.load_state(load_file(folder / _TENSORS), values)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         aside = _set_aside(folder)
         raise RecordError(
             f"The checkpoint of {member.name} is damaged ({error}); it was set aside as {aside.name} and the run"
