@@ -15,7 +15,7 @@ from tests.integration.conftest import write_table
 pytestmark = pytest.mark.slow
 
 FAMILIES = ("bert", "opt", "t5")
-USABLE = [method for method in registry.all() if not method.unusable and not method.generic]
+USABLE = [method for method in registry.all() if method.trains and not method.unusable and not method.generic]
 
 
 @pytest.fixture(scope="module")
