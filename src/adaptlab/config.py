@@ -162,6 +162,7 @@ class AnsweringConfig(Frozen):
         shot_sampling: ``balanced`` shows as many of each class as of every other.
         shots_per_query: other demonstrations for every question.
         max_new_tokens: the most that is written freely; ``beams`` above 1 search for the likeliest text.
+        stop: what ends a text that is written freely; ``None`` for what the prompt says.
         teacher: of context distillation: the base as it was, or the model being trained, each with the whole prompt and
             ``teacher_shots`` demonstrations; ``temperature`` softens both sides.
     """
@@ -173,6 +174,7 @@ class AnsweringConfig(Frozen):
     shots_per_query: bool = False
     max_new_tokens: Count = 64
     beams: Count = 1
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     teacher: Teacher = "frozen"
     teacher_shots: Annotated[int, Field(ge=0)] = 4
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -355,6 +357,7 @@ class StudyConfig(Frozen):
     shots_per_query: Axis[bool] = (False,)
     max_new_tokens: Axis[Count] = (64,)
     beams: Axis[Count] = (1,)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     teacher: Axis[Teacher] = ("frozen",)
     teacher_shots: Axis[Annotated[int, Field(ge=0)]] = (4,)
     temperature: Axis[Annotated[float, Field(gt=0)]] = (1.0,)

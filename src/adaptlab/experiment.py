@@ -267,6 +267,7 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None
         record.data.truncated[name] = rows.truncated
         if answered.notes:
             record.answering[name] = dict(answered.notes)
+        record.warnings += [f"On {name}, {sentence}" for sentence in answered.warnings]
         if run.data.kind == "classification":
             out = run.data.out_of_domain.get(name)
             reports[name] = classification_report(answers, run.data.labels if out is None else out.labels)

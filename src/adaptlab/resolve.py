@@ -33,7 +33,7 @@ from adaptlab.metrics import registry as metrics
 from adaptlab.models._base import Layout
 from adaptlab.models.identity import read_config, weights_identity
 from adaptlab.study.expand import run_name
-from adaptlab.tasks import find_task, load_task
+from adaptlab.tasks import OwnRows, find_task, load_task
 from adaptlab.tasks._base import DataAccess, Kind, TaskData
 from adaptlab.tasks._prompts import prompt_digest
 
@@ -221,9 +221,11 @@ def _check_readout(run: RunConfig, data: TaskData) -> None:
     kinds: tuple[Kind, ...] = _ANSWERS[run.readout]
     if data.kind not in kinds:
         fitting = [name for name, able in _ANSWERS.items() if data.kind in able]
+        own = data.kind == "generation" and isinstance(find_task(run.task.name), OwnRows)
         raise ConfigError(
-            f"The task '{run.task.name}' is {data.kind}, which --readout {run.readout} cannot answer: use "
-            f"--readout {' or '.join(fitting)}."
+            f"The task '{run.task.name}' is {data.kind}{' (its answers are free texts)' if own else ''}, which "
+            f"--readout {run.readout} cannot answer: use --readout {' or '.join(fitting)}"
+            f"{', or say with --label-column which column has classes' if own else ''}."
         )
     if run.readout == "head" and not methods.get(run.method.name).trains:
         raise ConfigError(

@@ -217,7 +217,6 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "no json": ("my.jsonl", '{"text": "a", "label": 1}\n{"text"\n', r"^my.jsonl, line 2 is not JSON"),
     "deep json": ("my.jsonl", "[" * 100_000 + "\n", r"^my.jsonl, line 1 is not JSON"),
     "no object": ("my.jsonl", '["a", 1]\n', r"^my.jsonl, line 1 is not an object"),
-    "no classes": ("my.csv", csv("t", [f"label {i}" for i in range(20)]), r"20 labels are 20 different texts, which"),
     "too few rows": ("my.csv", csv("t", ["a", "b"]), r"^my.csv has 2 training rows.*too few rows to split, give"),
     "one class": ("my.csv", csv("t", ["a"] * 20), r"^my.csv: all 16 training rows have the label 'a'"),
     "no parquet": ("my.parquet", b"PAR1 nothing of the kind", r"^my.parquet is not a readable parquet file"),
@@ -266,6 +265,26 @@ def test_bad_options_are_named(config: dict[str, object], message: str, write: C
 def test_rows_about_which_nothing_is_known_have_a_plain_prompt(write: Callable[..., Path]) -> None:
     (plain,) = load(write("my.csv", GOOD)).prompts
     assert (plain.name, plain.template) == ("plain", "text: {text}\nlabel:")
+
+
+def test_answers_of_their_own_in_nearly_every_row_are_to_be_written(write: Callable[..., Path]) -> None:
+    rows = "".join(f"what is {i} and {i},{i} and {i} is {2 * i}\n" for i in range(20))
+    data = load(write("sums.csv", f"question,answer\n{rows}"))
+    assert (data.kind, data.labels, data.metrics) == ("generation", (), ("rouge_l", "exact_match"))
+    assert (
+        data.train[0].label == f"{data.train[0].texts[0].removeprefix('what is ')} is {2 * int(data.train[0].id[6:])}"
+    )
+    (plain,) = data.prompts
+    assert (plain.template, plain.stop) == ("question: {question}\nanswer:", ("\n",))
+
+
+@pytest.mark.parametrize(("answer", "stop"), [("line {i}\n2", ("\n\n",)), ("line {i}\n\n3", ())])
+def test_an_answer_of_several_lines_is_not_cut_at_the_first(
+    answer: str, stop: tuple[str, ...], write: Callable[..., Path]
+) -> None:
+    lines = [json.dumps({"input": f"row {i}", "output": answer.format(i=i)}) for i in range(20)]
+    (plain,) = load(write("rows.jsonl", "\n".join(lines) + "\n")).prompts
+    assert plain.stop == stop
 
 
 def test_ones_own_prompt_goes_before_the_plain_one(write: Callable[..., Path]) -> None:

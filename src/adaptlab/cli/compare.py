@@ -36,6 +36,7 @@ def compare(
     calibration: f.Calibration = None,
     max_new_tokens: f.MaxNewTokens = None,
     beams: f.Beams = None,
+    stop: f.Stop = None,
     objective: f.Objective = None,
     teacher: f.Teacher = None,
     teacher_shots: f.TeacherShots = None,
@@ -121,12 +122,23 @@ def show_result(result: StudyResult, output: Output) -> None:
         output.note(f"Note: {warning}")
     if result.skipped:
         output.note(f"{counted(len(result.skipped), 'run')} had been done before and did not run again.")
+    for sentence, names in _met(result).items():
+        output.note(f"Note: {sentence} ({', '.join(names) if len(names) < 4 else counted(len(names), 'run')})")
     output.document(_document(result))
     output.show(terminal_report(read_studies([result.folder])))
     for reason, names in _failures(result).items():
         output.note(f"{counted(len(names), 'run')} {reason}: {', '.join(names)}")
     if result.page is not None:
         output.line(str(result.page))
+
+
+def _met(result: StudyResult) -> dict[str, list[str]]:
+    """What the runs met and went on with, and which did; runs that had been done before have said it then."""
+    found: dict[str, list[str]] = {}
+    for record in result.records:
+        for sentence in record.warnings if record.name not in result.skipped else ():
+            found.setdefault(sentence, []).append(record.name)
+    return found
 
 
 def _failures(result: StudyResult) -> dict[str, list[str]]:

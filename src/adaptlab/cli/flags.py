@@ -80,6 +80,10 @@ MaxNewTokens = Annotated[
     str | None, _option("--max-new-tokens", "N", "Tokens that --readout generate writes at most; 64.", _ASKED)
 ]
 Beams = Annotated[str | None, _option("--beams", "N", "Beams of --readout generate; 1 is greedy.", _ASKED)]
+Stop = Annotated[
+    list[str] | None,
+    _option("--stop", "TEXT", "Ends what --readout generate writes; \\n is a line break. May repeat.", _ASKED),
+]
 TrainExamples = Annotated[str | None, _option("--train-examples", "N|all", "Rows that training may see.", _DATA)]
 SelectExamples = Annotated[str | None, _option("--select-examples", "N|all", "Rows that choose the checkpoint.", _DATA)]
 EvalExamples = Annotated[str | None, _option("--eval-examples", "N|all", "Rows of each report set.", _DATA)]
@@ -216,6 +220,8 @@ def study_flags(given: Mapping[str, Any]) -> Flags:
         study["seeds"] = [keys["seed"]]
     if _WORDS.fullmatch(study.get("targets", "")):
         study["targets"] = study["targets"].split(",")
+    if "stop" in study:
+        study["stop"] = [text.replace("\\n", "\n").replace("\\t", "\t") for text in study["stop"]]
     if study.get("max_grad_norm") == "none":
         study["max_grad_norm"] = None
     task = {key: keys[key] for key in _OF_TASKS if key in keys}

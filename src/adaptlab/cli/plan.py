@@ -37,6 +37,7 @@ def plan(
     calibration: f.Calibration = None,
     max_new_tokens: f.MaxNewTokens = None,
     beams: f.Beams = None,
+    stop: f.Stop = None,
     objective: f.Objective = None,
     teacher: f.Teacher = None,
     teacher_shots: f.TeacherShots = None,

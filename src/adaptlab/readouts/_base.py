@@ -59,10 +59,16 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A model's answers to a split. ``notes`` are numbers for the record, e.g. the labels' share of the probability."""
+    """A model's answers to a split.
+
+    Attributes:
+        notes: numbers for the record, e.g. the labels' share of the probability.
+        warnings: sentences for the record, e.g. that some answers were none.
+    """
 
     answers: Answers
     notes: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def about(self, examples: Sequence[Example]) -> Answered:
         """The same with the rows themselves, which some metrics look at."""

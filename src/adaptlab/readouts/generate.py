@@ -95,19 +95,21 @@ class Generate(Readout):
             encoder=self._pieces.start is not None,
             max_new_tokens=how.max_new_tokens,
             beams=how.beams,
-            stop=self._prompt.stop,
+            stop=self._prompt.stop if how.stop is None else how.stop,
         )
-        notes = {"unusable": float(sum(map(self._is_unusable, texts, rows.words)))}
+        unusable = sum(map(self._is_unusable, texts, rows.words))
+        notes = {"unusable": float(unusable)}
+        said = _said(texts, unusable)
         if setting.shots is not None:
             notes["lost_shots"] = float(rows.questions.lost_shots)
         if setting.kind == "generation":
-            return Answered(Answers(rows.gold, as_objects(texts), None, 0, written=True), notes)
+            return Answered(Answers(rows.gold, as_objects(texts), None, 0, written=True), notes, said)
         if setting.kind == "regression":
             numbers = np.array([_number(text) for text in texts])
-            return Answered(Answers(rows.gold, numbers, None, 0, written=True), notes)
-        said = np.array([which(text, words) for text, words in zip(texts, rows.words, strict=True)])
+            return Answered(Answers(rows.gold, numbers, None, 0, written=True), notes, said)
+        chosen = np.array([which(text, words) for text, words in zip(texts, rows.words, strict=True)])
         classes = max(map(len, rows.words))
-        return Answered(Answers(rows.gold, said, None, classes, written=True), notes)
+        return Answered(Answers(rows.gold, chosen, None, classes, written=True), notes, said)
 
     def _is_unusable(self, text: str, words: tuple[str, ...]) -> bool:
         if self.setting.kind == "generation":
@@ -119,6 +121,16 @@ class Generate(Readout):
             return as_objects([str(example.label) for example in examples])
         dtype = np.float64 if self.setting.kind == "regression" else np.int64
         return np.array([example.label for example in examples], dtype=dtype)
+
+
+def _said(texts: Sequence[str], unusable: int) -> tuple[str, ...]:
+    """A sentence where some of the texts are no answers."""
+    if not unusable:
+        return ()
+    empty = sum(not text for text in texts)
+    nothing = f"nothing was written for {empty} of {len(texts)} rows" if empty else ""
+    other = f"what was written for {unusable - empty} of {len(texts)} rows is no answer" if unusable > empty else ""
+    return (f"{' and '.join(part for part in (nothing, other) if part)}: they count as wrong.",)
 
 
 def which(text: str, words: Sequence[str]) -> int:

@@ -122,7 +122,8 @@ def _run(
 def _answerings(study: StudyConfig) -> Iterator[dict[str, Any]]:
     """The product over how answers are read: the readout, the objective, the shots, and the keys of AnsweringConfig."""
     keys = [*_ENTRY_ANSWERING, *AnsweringConfig.model_fields]
-    for values in itertools.product(*(_axis(study, key) for key in keys)):
+    axes = ((study.stop,) if key == "stop" else _axis(study, key) for key in keys)  # a list of strings is one value
+    for values in itertools.product(*axes):
         given = dict(zip(keys, values, strict=True))
         how = AnsweringConfig(**{key: given.pop(key) for key in AnsweringConfig.model_fields})
         yield {**given, "answering": how}

@@ -13,7 +13,18 @@ from adaptlab.tasks._elsewhere import add_elsewhere
 from adaptlab.tasks._files import FileTask, HubRows, OwnRows
 from adaptlab.tasks._table import format_of
 
-__all__ = ["DataAccess", "Example", "FileTask", "Kind", "Task", "TaskData", "find_task", "load_task", "registry"]
+__all__ = [
+    "DataAccess",
+    "Example",
+    "FileTask",
+    "Kind",
+    "OwnRows",
+    "Task",
+    "TaskData",
+    "find_task",
+    "load_task",
+    "registry",
+]
 
 registry: Registry[Task] = Registry("task", "adaptlab.tasks")
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptlab.config import TaskConfig
+from adaptlab.config import Prompt, TaskConfig
 from adaptlab.errors import ConfigError, DataError
-from adaptlab.tasks._base import DataAccess, Example, Task, TaskData
+from adaptlab.tasks._base import DataAccess, Example, Kind, Task, TaskData
 from adaptlab.tasks._labels import Meaning, interpret, unlabelled
 from adaptlab.tasks._prompts import plain_prompts
 from adaptlab.tasks._sources import Address, find_rows
@@ -42,6 +42,9 @@ TEXTS = (
     "tweet",
     "utterance",
     "question",
+    "input",
+    "prompt",
+    "article",
 )
 LABELS = (
     "label",
@@ -55,7 +58,18 @@ LABELS = (
     "score",
     "rating",
     "stars",
+    "answer",
+    "output",
+    "response",
+    "completion",
+    "summary",
 )
+
+_METRICS: dict[Kind, tuple[str, ...]] = {
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("pearson", "spearman"),
+    "generation": ("rouge_l", "exact_match"),
+}
 
 #: File names of the splits in a folder.
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -87,7 +101,14 @@ class _Rows:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return ("accuracy", "macro_f1") if self.meaning.kind == "classification" else ("pearson", "spearman")
+        return _METRICS[self.meaning.kind]
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        texts = self.columns.texts
+        if self.meaning.kind != "generation":
+            return plain_prompts(texts)
+        return plain_prompts(texts, self.columns.label, written=[str(text) for text in self.meaning.values["train"]])
 
 
 class OwnRows(Task):
@@ -122,7 +143,7 @@ class OwnRows(Task):
             metrics=rows.metrics,
             config=config,
             columns=rows.columns.texts,
-            prompts=plain_prompts(rows.columns.texts),
+            prompts=rows.prompts,
             source=rows.source.source,
             revision=rows.source.revision,
             warnings=rows.source.warnings,

@@ -1,4 +1,4 @@
-"""What a label column of the user's rows means: classes or numbers, and which."""
+"""What a label column of the user's rows means: classes, numbers or free text, and which."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infin
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """``values`` has class indices or floats by split; ``names`` the classes in order, empty for regression."""
+    """``values`` has class indices, floats or texts by split; ``names`` the classes in order, empty for the others."""
 
     kind: Kind
     names: tuple[str, ...]
@@ -28,7 +28,7 @@ class Meaning:
 
 
 def interpret(answers: Mapping[str, list[Any]], names: tuple[str, ...] | None, files: Mapping[str, str]) -> Meaning:
-    """Classes or numbers, from all splits' labels together.
+    """Classes, numbers or (where nearly every row has a text of its own) free text, from all splits' labels together.
 
     Args:
         answers: non-null labels by split: text, numbers or truth values.
@@ -36,7 +36,7 @@ def interpret(answers: Mapping[str, list[Any]], names: tuple[str, ...] | None, f
         files: each split's file name, for messages.
 
     Raises:
-        DataError: a number is not finite, an index has no name, or nearly every row has a label of its own.
+        DataError: a number is not finite, or an index has no name.
     """
     every = [value for values in answers.values() for value in values]
     if names is not None:
@@ -45,12 +45,9 @@ def interpret(answers: Mapping[str, list[Any]], names: tuple[str, ...] | None, f
     numbers = _numbers(every)
     if numbers is None:
         called = sorted({_text(value) for value in every})
-        if len(called) > max(2, len(every) // 2):
-            raise DataError(
-                f"{files['train']}: the {len(every)} labels are {len(called)} different texts, which are no classes: "
-                "say which column has the label with --label-column."
-            )
         texts = {split: [_text(value) for value in values] for split, values in answers.items()}
+        if len(called) > max(2, len(every) // 2):
+            return Meaning("generation", (), texts)
         return Meaning("classification", tuple(called), _indexed(texts, _places(called), called, files))
     different = sorted(set(numbers))
     whole = all(isinstance(number, int) for number in numbers)

@@ -118,15 +118,20 @@ def choose_prompt(prompts: Sequence[Prompt], name: str, task: str) -> Prompt:
     raise ConfigError(f"The task '{task}' has no prompt '{name}': {hint}")
 
 
-def plain_prompts(columns: Sequence[str]) -> tuple[Prompt, ...]:
-    """For rows about which nothing is known: the texts, a line each after its column's name, then the label.
+def plain_prompts(columns: Sequence[str], asked: str = "label", *, written: Sequence[str] = ()) -> tuple[Prompt, ...]:
+    """For rows about which nothing is known: the texts, a line each after its column's name, then what is asked for.
 
     None for columns with braces in their names, which no template can name.
+
+    Args:
+        written: answers as they are to be written; what ends one is a line break, or an empty line where some have
+            several lines, or nothing where some have empty lines.
     """
-    if any(brace in column for column in columns for brace in "{}"):
+    if any(brace in column for column in (*columns, asked) for brace in "{}"):
         return ()
     lines = [f"{column}: {{{column}}}" for column in columns]
-    return (Prompt(name="plain", template="\n".join([*lines, "label:"])),)
+    stop = next(([end] for end in ("\n", "\n\n") if not any(end in text for text in written)), [])
+    return (Prompt(name="plain", template="\n".join([*lines, f"{asked}:"]), stop=tuple(stop)),)
 
 
 def prompt_digest(prompt: Prompt) -> str:
