@@ -272,7 +272,8 @@ class MethodEntry(BaseModel):
     """A line of a study's ``methods``: a name, or a mapping of a name and options. A list-valued option is a grid.
 
     Keys other than those below are the method's own options (checked against its plugin when the study expands).
-    ``readout``, ``objective`` and ``shots`` stand in for the study's where they are given.
+    ``readout``, ``objective``, ``shots``, ``teacher``, ``optimizer`` and ``schedule`` stand in for the study's where
+    they are given.
     ``quantize`` is that of the base under this method; without it the study's, or the model's own, counts.
     """
 
@@ -287,6 +288,9 @@ class MethodEntry(BaseModel):
     readout: Axis[Readout] | None = None
     objective: Axis[Objective] | None = None
     shots: Axis[Annotated[int, Field(ge=0)]] | None = None
+    teacher: Axis[Teacher] | None = None
+    optimizer: Axis[Optimizer] | None = None
+    schedule: Axis[Schedule] | None = None
 
     @model_validator(mode="before")
     @classmethod

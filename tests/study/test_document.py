@@ -84,7 +84,7 @@ quiet: true
         "study.yaml:3: unknown key 'sedes': did you mean 'seeds'?",
         "study.yaml:5: No method is called 'prob': did you mean probe? See `adaptlab list methods`.",
         "study.yaml:8: unknown key 'probe.rank': allowed are alpha, bias, head, label, layers, learning_rate, "
-        "lora_alpha, objective, quantize, r, readout, shots, targets, use_dora",
+        "lora_alpha, objective, optimizer, quantize, r, readout, schedule, shots, targets, teacher, use_dora",
         "study.yaml:9: unknown key 'probe.learnin_rate': did you mean 'learning_rate'?",
         "study.yaml:10: 'probe.r' must be at least 1, not 0",
         "study.yaml:11: 'batch_size' must be a whole number, not 'big'",
@@ -277,7 +277,7 @@ def test_wrong_options_on_the_command_line_are_named_as_such(file: Path) -> None
         "--set lora.r: the study's methods are whole, probe",
         "--delimiter must be a text, not 5",
         "--set: unknown key 'probe.rank': allowed are alpha, bias, head, label, layers, learning_rate, lora_alpha, "
-        "objective, quantize, r, readout, shots, targets, use_dora",
+        "objective, optimizer, quantize, r, readout, schedule, shots, targets, teacher, use_dora",
     )
 
 

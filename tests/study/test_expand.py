@@ -202,7 +202,8 @@ def test_every_problem_of_every_method_is_told_at_once() -> None:
         "'probe.use_dora' must be true or false, not 'perhaps'",
         "'probe.bias' must be a text, not 5",
         "'probe.r' must be at least 1, not 0",
-        "unknown key 'whole.r': allowed are head, label, learning_rate, objective, quantize, readout, shots, targets",
+        "unknown key 'whole.r': allowed are head, label, learning_rate, objective, optimizer, quantize, "
+        "readout, schedule, shots, targets, teacher",
         "'probe.r' has no value: give at least one",
     )
 
@@ -256,3 +257,51 @@ def test_qlora_is_lora_on_a_4_bit_base() -> None:
     assert RunConfig(**{**qlora.model_dump(), **same}) == spelt_out
     with pytest.raises(ValueError, match="qlora says the quantisation already"):
         runs(methods=[{"name": "qlora", "quantize": "8bit"}])
+
+
+def test_an_entry_says_for_itself_how_it_is_trained_and_asked() -> None:
+    study = runs(
+        readout="verbalizer",
+        methods=[
+            {"name": "probe", "shots": [0, 4]},
+            {"name": "whole", "objective": "context-distillation", "teacher": ["frozen", "recursive"]},
+            {"name": "whole", "label": "plain"},
+            {"name": "lora", "optimizer": ["adamw", "lion"], "schedule": "cosine"},
+        ],
+    )
+    assert [run.method.label for run in study] == [
+        "probe-shots0",
+        "probe-shots4",
+        "whole-teacher-frozen",
+        "whole-teacher-recursive",
+        "plain",
+        "lora-adamw",
+        "lora-lion",
+    ]
+    assert [run.shots for run in study] == [0, 4, 0, 0, 0, 0, 0]
+    assert [run.answering.teacher for run in study[2:4]] == ["frozen", "recursive"]
+    assert [run.objective for run in study[2:5]] == ["context-distillation", "context-distillation", "supervised"]
+    assert [(run.training.optimizer, run.training.schedule) for run in study[4:]] == [
+        ("adamw", "linear"),
+        ("adamw", "cosine"),
+        ("lion", "cosine"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        (["probe", {"name": "probe", "shots": 4}], ["probe-shots0", "probe-shots4"]),
+        (["probe", {"name": "probe", "optimizer": "adamw"}], ["probe"]),  # what the study says anyway
+        (
+            ["probe", {"name": "probe", "objective": "context-distillation", "teacher": ["frozen", "recursive"]}],
+            [
+                "probe-supervised",
+                "probe-context-distillation-teacher-frozen",
+                "probe-context-distillation-teacher-recursive",
+            ],
+        ),
+    ],
+)
+def test_what_an_entry_leaves_to_the_study_is_told_in_its_words(methods: list[Any], expected: list[str]) -> None:
+    assert labels(*methods) == expected

@@ -30,8 +30,14 @@ from adaptlab.study.wording import Problem
 _LONGEST_PART = 60  # characters of a task's or label's name in a folder's name; the id keeps folders apart
 
 
-#: What a method's entry may say for itself, in place of the study.
-_ENTRY_ANSWERING = ("readout", "objective", "shots")
+#: What a method's entry may say for itself, in place of the study, by the part of a run that it belongs to.
+_OF_RUN = ("readout", "objective", "shots")
+_OF_ANSWERING = ("teacher",)
+_OF_TRAINING = ("optimizer", "schedule")
+_ENTRY_SAYS = (*_OF_RUN, *_OF_ANSWERING, *_OF_TRAINING)
+
+#: Whose values say by themselves what they are of.
+_PLAIN = ("targets", "readout", "objective", "optimizer", "schedule")
 
 Facts = dict[str, Any]
 
@@ -47,13 +53,23 @@ class Variant:
     head: HeadMode
     quantize: Quantize | None  # None: as the model says
     learning_rate: float | Literal["auto"]
-    answering: tuple[tuple[str, Any], ...] = ()  # readout, objective and shots, where the entry says them
+    said: tuple[tuple[str, Any], ...] = ()  # of _ENTRY_SAYS, what the entry says
 
-    def facts(self) -> Facts:
-        """Everything in which two variants of a method can differ, in the order in which a label tells it."""
+    def facts(self, of_study: Facts) -> Facts:
+        """Everything in which two variants of a method can differ, in the order in which a label tells it.
+
+        What nobody can tell yet, as the study has several of it, is ``None``.
+        """
         own = {_short(self.name, key): value for key, value in filled(self.name, self.options).items()}
         of_all = {"targets": self.targets, "head": self.head, "quantize": self.quantize, "lr": self.learning_rate}
-        return own | of_all | dict.fromkeys(_ENTRY_ANSWERING) | dict(self.answering)
+        said = of_study | dict(self.said)
+        if said["objective"] == "supervised":
+            said["teacher"] = None
+        return own | of_all | said
+
+    def part(self, keys: Iterable[str]) -> Facts:
+        """What the entry says of ``keys``."""
+        return {key: value for key, value in self.said if key in keys}
 
     def config(self) -> MethodConfig:
         return MethodConfig(
@@ -70,7 +86,9 @@ def expand(study: StudyConfig) -> list[RunConfig]:
     problems = check_methods(study)
     if problems:
         raise ConfigError(problem.message for problem in problems)
-    variants = _labelled(_without_twins(_variants(study)))
+    axes = {key: _axis(study, key) for key in _ENTRY_SAYS}
+    of_study = {key: values[0] if len(values) == 1 else None for key, values in axes.items()}
+    variants = _labelled(_without_twins(_variants(study), of_study))
     runs = [
         _run(study, model, task, training, variant, seed, answering)
         for task in _tasks(study)
@@ -109,19 +127,20 @@ def _run(
     answering: dict[str, Any],
 ) -> RunConfig:
     rate = {"learning_rate": variant.learning_rate}
+    how: AnsweringConfig = answering["answering"]
     return RunConfig(
         model=model if variant.quantize is None else model.model_copy(update={"quantize": variant.quantize}),
         task=task,
         method=variant.config(),
-        training=training.model_copy(update=rate),
+        training=training.model_copy(update=rate | variant.part(_OF_TRAINING)),
         seed=seed,
-        **{**answering, **dict(variant.answering)},
+        **answering | variant.part(_OF_RUN) | {"answering": how.model_copy(update=variant.part(_OF_ANSWERING))},
     )
 
 
 def _answerings(study: StudyConfig) -> Iterator[dict[str, Any]]:
     """The product over how answers are read: the readout, the objective, the shots, and the keys of AnsweringConfig."""
-    keys = [*_ENTRY_ANSWERING, *AnsweringConfig.model_fields]
+    keys = [*_OF_RUN, *AnsweringConfig.model_fields]
     axes = ((study.stop,) if key == "stop" else _axis(study, key) for key in keys)  # a list of strings is one value
     for values in itertools.product(*axes):
         given = dict(zip(keys, values, strict=True))
@@ -167,7 +186,7 @@ def _axis(study: StudyConfig, key: str) -> tuple[Any, ...]:
 
 def _variants(study: StudyConfig) -> Iterator[Variant]:
     for entry in study.methods:
-        said = {key: getattr(entry, key) for key in _ENTRY_ANSWERING if getattr(entry, key) is not None}
+        said = {key: getattr(entry, key) for key in _ENTRY_SAYS if getattr(entry, key) is not None}
         for targets, head, quantize, options, rate, values in itertools.product(
             _targets(study, entry),
             entry.head,
@@ -176,8 +195,8 @@ def _variants(study: StudyConfig) -> Iterator[Variant]:
             entry.learning_rate or study.learning_rate,
             list(itertools.product(*said.values())),
         ):
-            answering = tuple(zip(said, values, strict=True))
-            yield Variant(entry.name, entry.label, options, targets, head, quantize, rate, answering)
+            own = tuple(zip(said, values, strict=True))
+            yield Variant(entry.name, entry.label, options, targets, head, quantize, rate, own)
 
 
 def _targets(study: StudyConfig, entry: MethodEntry) -> tuple[str | tuple[str, ...] | None, ...]:
@@ -190,11 +209,11 @@ def _targets(study: StudyConfig, entry: MethodEntry) -> tuple[str | tuple[str, .
     return (given,)  # type: ignore[return-value]  # no item of it is a tuple
 
 
-def _without_twins(variants: Iterable[Variant]) -> list[tuple[Variant, Facts]]:
+def _without_twins(variants: Iterable[Variant], of_study: Facts) -> list[tuple[Variant, Facts]]:
     """Each variant once, whether an option was written out or left to its default; a user's label is kept."""
     unique: list[tuple[Variant, Facts]] = []
     for variant in variants:
-        facts = variant.facts()
+        facts = variant.facts(of_study)
         twin = next((n for n, (one, its) in enumerate(unique) if one.name == variant.name and its == facts), None)
         if twin is None:
             unique.append((variant, facts))
@@ -214,8 +233,8 @@ def _labelled(variants: list[tuple[Variant, Facts]]) -> list[Variant]:
     }
     done = []
     for variant, facts in variants:
-        words = (_told(key, facts[key]) for key in varying[variant.name, variant.label])
-        done.append(replace(variant, label="-".join([variant.label or variant.name, *words])))
+        words = [_told(key, facts[key]) for key in varying[variant.name, variant.label]]
+        done.append(replace(variant, label="-".join([variant.label or variant.name, *filter(None, words)])))
     labels = [variant.label for variant in done]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -230,7 +249,9 @@ def _short(name: str, option: str) -> str:
 
 
 def _told(key: str, value: Any) -> str:
-    """``r4``, ``lr1e-3``, ``use_dora``, ``no-use_dora``, ``bias-all``, ``query+value``, ``4bit``."""
+    """``r4``, ``lr1e-3``, ``use_dora``, ``no-use_dora``, ``bias-all``, ``query+value``, ``4bit``, ``cosine``."""
+    if key in _ENTRY_SAYS and value is None:
+        return ""
     if key == "quantize":
         return "unquantised" if value == "none" else str(value or "as-is")
     if isinstance(value, bool) or value is None:
@@ -238,7 +259,7 @@ def _told(key: str, value: Any) -> str:
     if isinstance(value, (int, float)):
         return f"{key}{_number(value, scientific=key == 'lr')}"
     text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return text if key == "targets" else f"{key}-{text}"
+    return text if key in _PLAIN else f"{key}-{text}"
 
 
 def _number(value: float, *, scientific: bool) -> str:
