@@ -4,13 +4,18 @@ Three architectures at their published sizes with random weights, eight methods,
 fresh process (adaptlab's own probe), every prediction is made from config.json alone. Printed are both and their ratio;
 at the end the mean and the worst error over the configurations that hold more than 500 MB.
 
-    python benchmarks/plan_versus_measured.py [--device cpu|cuda] [--only bert,opt,t5] [--out docs/benchmarks/FILE.md]
+    python benchmarks/plan_versus_measured.py [--device cpu|cuda] [--only opt-125m,t5-small] [--keep JSONL] [--out MD]
+
+With --keep, measurements that the file has are not made again: a grid that was stopped goes on. Predictions always are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +114,33 @@ def measured(config: RunConfig, rows: int, length: int, device: str) -> tuple[in
     return found.train_bytes, found.eval_bytes
 
 
+class Kept:
+    """Measurements in a file, one a line, so that a grid that was stopped goes on; without a file all are made."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
+        self._known = {tuple(found["key"]): tuple(found["bytes"]) for found in map(json.loads, lines)}
+
+    def get(self, key: tuple[Any, ...], measure: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+        if key not in self._known:
+            self._known[key] = measure()
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"key": key, "bytes": self._known[key]}) + "\n")
+        return self._known[key]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", default=",".join(ARCHITECTURES))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="the first so many shapes")
+    parser.add_argument("--keep", type=Path, help="measurements made so far, JSON lines")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    kept = Kept(given.keep)
     lines = [
         "| model | method | rows x tokens | dtype | planned MB | measured MB | planned / measured | answering |",
         "|---|---|---|---|---|---|---|---|",
@@ -134,7 +158,10 @@ def main() -> None:
                         config, bare, layout, device=given.device, machine=None, train=((rows, length),),
                         answer=(rows, length),
                     ).memory  # fmt: skip
-                    training, answering = measured(config, rows, length, given.device)
+                    training, answering = kept.get(
+                        (given.device, name, method, rows, length, dtype),
+                        partial(measured, config, rows, length, given.device),
+                    )
                     ratio = planned.total / training
                     lines.append(
                         f"| {name} | {method} | {rows} x {length} | {dtype} | {planned.total / MEGABYTE:.0f} |"

@@ -49,7 +49,7 @@ def _majority(rows: Sequence[RunRow]) -> list[Baseline]:
     run = next((row for row in rows if row.score is not None), None)
     if run is None or run.primary is None:
         return []
-    read = primary_answers(run, scores=False)
+    read = primary_answers(run)
     if isinstance(read, NoScores) or read[0].gold.dtype.kind not in "iu" or read[0].classes < 2:
         return []
     gold = read[0].gold.astype(np.int64)

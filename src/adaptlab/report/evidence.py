@@ -51,7 +51,7 @@ class NoScores:
 
 def row_scores(run: RunRow) -> RowScores | NoScores:
     """The scores of the rows that ``run`` answered, or why they cannot be had."""
-    found = primary_answers(run, scores=_needs_probabilities(run))
+    found = primary_answers(run)
     if isinstance(found, NoScores):
         return found
     answers, rows = found
@@ -69,7 +69,7 @@ def row_scores(run: RunRow) -> RowScores | NoScores:
     return RowScores(rows, values, own is not None)
 
 
-def primary_answers(run: RunRow, *, scores: bool) -> tuple[Answers, str] | NoScores:
+def primary_answers(run: RunRow) -> tuple[Answers, str] | NoScores:
     """The answers that the primary metric is of, with the digest of their rows."""
     if run.primary is None or run.score is None:
         return NoScores("the run has no score")
@@ -77,7 +77,7 @@ def primary_answers(run: RunRow, *, scores: bool) -> tuple[Answers, str] | NoSco
         return NoScores("the answers to single rows are not known")
     try:
         registry.get(run.primary.name)
-        sets = read_answers(run.folder / "predictions.parquet", scores=scores)
+        sets = read_answers(run.folder / "predictions.parquet")
     except AdaptlabError as error:
         return NoScores(str(error).replace(f"{run.folder}/", "", 1).rstrip("."))
     arrays = sets.get(run.primary.evaluation_set)
@@ -136,10 +136,3 @@ def _jackknife(metric: Metric, answers: Answers) -> Floats:
     without = np.asarray(score(counts), dtype=np.float64)[of_row]
     shifted: Floats = whole + (items - 1) * (without.mean() - without)
     return shifted
-
-
-def _needs_probabilities(run: RunRow) -> bool:
-    try:
-        return run.primary is not None and registry.get(run.primary.name).needs_probabilities
-    except AdaptlabError:
-        return False

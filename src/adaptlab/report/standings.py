@@ -197,7 +197,7 @@ def _resampled(run: RunRow) -> Bootstrapped:
     """The run's metric on resamples of its rows, the same for every run that answered as many."""
     assert run.primary is not None  # it has row scores
     metric = registry.get(run.primary.name)
-    found = primary_answers(run, scores=metric.needs_probabilities)
+    found = primary_answers(run)
     assert not isinstance(found, NoScores)
     return bootstrapped(score_of(metric, found[0]), len(found[0].gold))
 

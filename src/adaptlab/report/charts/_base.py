@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from adaptlab.report.select import RunRow
 from adaptlab.report.statistics import Cell, label_of
@@ -63,7 +63,10 @@ class Chart(ABC):
         """
         if len(groups(rows)) > 1:
             raise ValueError(f"chart '{self.name}' was given runs of several tasks or models: draw one group at a time")
-        return self.drawn(rows, methods_of(rows) if methods is None else methods)
+        from altair.utils.schemapi import debug_mode
+
+        with debug_mode(False):  # the contract suite validates; at every step of drawing it is most of the time
+            return self.drawn(rows, methods_of(rows) if methods is None else methods)
 
     @abstractmethod
     def drawn(self, rows: Sequence[RunRow], methods: Sequence[str]) -> alt.LayerChart:
@@ -89,6 +92,25 @@ def groups(rows: Iterable[RunRow]) -> dict[tuple[str, str], list[RunRow]]:
 def methods_of(rows: Iterable[RunRow]) -> list[str]:
     """The method labels of ``rows`` in the order of their colours."""
     return sorted({row.method for row in rows})
+
+
+def inline(values: Iterable[Mapping[str, Any]]) -> alt.Data:
+    """Rows of data inside the chart."""
+    import altair as alt
+
+    return alt.Data(values=_Rows(values))
+
+
+class _Rows:
+    """Rows as altair takes a schema's value: it would copy a list, row by row, with every step of drawing."""
+
+    _schema: ClassVar[dict[str, Any]] = {"type": "array"}
+
+    def __init__(self, values: Iterable[Mapping[str, Any]]) -> None:
+        self._values = [dict(value) for value in values]
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        return self._values
 
 
 def colour(methods: Sequence[str], **options: Any) -> alt.Color:

@@ -12,6 +12,7 @@ from adaptlab.report.charts._base import (
     NothingToDrawError,
     cell_label,
     colour,
+    inline,
     padded,
     place_labels,
     score_title,
@@ -61,7 +62,9 @@ def scatter(
             for v in values
         ]
     )
-    base = alt.Chart(alt.Data(values=values)).encode(
+    for value, place in zip(values, places, strict=True):
+        value["place"] = str(place)
+    base = alt.Chart(inline(values)).encode(
         x=alt.X("x:Q", title=axis.title, scale=alt.Scale(**axis.scale), axis=alt.Axis(**axis.axis)),
     )
     y = alt.Y("y:Q", title=score_title(rows), scale=alt.Scale(domain=list(y_domain), nice=False, zero=False))
@@ -85,12 +88,10 @@ def scatter(
         .encode(y=y, text="label:N")
         for place in dict.fromkeys(places)
     ]
-    for value, place in zip(values, places, strict=True):
-        value["place"] = str(place)
     layers = [bars, dots, *texts]
     front = _front(values, points[0].cell.higher_is_better, axis)
     if front:
-        line = alt.Chart(alt.Data(values=front)).mark_line(interpolate="step-after", strokeWidth=1, color="#8a929b")
+        line = alt.Chart(inline(front)).mark_line(interpolate="step-after", strokeWidth=1, color="#8a929b")
         layers.insert(0, line.encode(x=base.encoding.x, y=y))
     return alt.layer(*layers).properties(width="container", height=HEIGHT, **title)
 

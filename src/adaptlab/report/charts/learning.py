@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from adaptlab.report.baselines import baselines
 from adaptlab.report.charts._base import Chart
-from adaptlab.report.charts._curves import SPENT, Spent, curve_caption, curves
+from adaptlab.report.charts._curves import SPENT, Spent, baseline_caption, curve_caption, curves
 from adaptlab.report.select import RunRow
 
 if TYPE_CHECKING:
@@ -35,10 +36,14 @@ class Learning(Chart):
         if self.value == "loss":
             return curves(rows, methods, lambda point: point.select_loss, "loss (selection rows)", self.spent)
         metric = _metric(rows)
-        return curves(rows, methods, lambda point: point.metrics.get(metric), f"{metric} (selection rows)", self.spent)
+        title, lines = f"{metric} (selection rows)", baselines(rows)
+        return curves(rows, methods, lambda point: point.metrics.get(metric), title, self.spent, lines)
 
     def caption(self, rows: Sequence[RunRow]) -> str:
-        return curve_caption(rows, "Loss" if self.value == "loss" else _metric(rows).capitalize(), self.spent)
+        if self.value == "loss":
+            return curve_caption(rows, "Loss", self.spent)
+        said = curve_caption(rows, _metric(rows).capitalize(), self.spent)
+        return f"{said} {baseline_caption(baselines(rows))}".rstrip()
 
 
 def _metric(rows: Sequence[RunRow]) -> str:

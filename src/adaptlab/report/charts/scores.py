@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.report.charts._base import Chart, cell_label, colour, padded, score_title
+from adaptlab.report.charts._base import Chart, cell_label, colour, inline, padded, score_title
 from adaptlab.report.charts._scatter import scored
 from adaptlab.report.select import RunRow
 from adaptlab.report.statistics import cells
@@ -44,13 +44,13 @@ class Scores(Chart):
         order = [mean["label"] for mean in means]
         y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=220, ticks=False, domain=False))
         x = alt.X("mean:Q", title=score_title(rows), scale=scale, axis=alt.Axis(grid=True))
-        base = alt.Chart(alt.Data(values=means)).encode(y=y, color=colour(methods))
+        base = alt.Chart(inline(means)).encode(y=y, color=colour(methods))
         tip = [alt.Tooltip("label:N", title="method"), alt.Tooltip("text:N", title="score")]
         low_end = alt.X("low:Q", title=score_title(rows))
         bars = base.mark_rule(strokeWidth=5, opacity=0.28).encode(x=low_end, x2="high:Q")
         ticks = base.mark_tick(thickness=3, size=20).encode(x=x, tooltip=tip)
         dots = (
-            alt.Chart(alt.Data(values=runs))
+            alt.Chart(inline(runs))
             .mark_point(size=38, filled=True, opacity=0.9)
             .encode(y=y, x="score:Q", color=colour(methods), tooltip=[*tip, alt.Tooltip("seed:N", title="seed")])
         )
