@@ -48,7 +48,12 @@ def main() -> None:
             "train_examples": given.train_examples,
             "select_examples": given.select_examples,
             "eval_examples": 20,  # not looked at
-            "execution": {"data_root": given.data_root, "threads": given.threads, "keep_weights": "none"},
+            "execution": {
+                "measure": "run",
+                "data_root": given.data_root,
+                "threads": given.threads,
+                "keep_weights": "none",
+            },
         }
     )
     adaptlab.compare(study, out=given.out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from adaptlab.config import ModelConfig, Quantize
+from adaptlab.config import ModelConfig, Quantize, Readout
 from adaptlab.errors import ModelError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Setup
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from adaptlab.models.load import Base
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+#: PEFT's task types of adapters that answer in words.
+_IN_WORDS = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 #: What PEFT puts into parameters' names.
 _WRAPPING = re.compile(r"^base_model\.model\.|\.base_layer(?=\.)|\.modules_to_save(\.default)?(?=\.)")
 
@@ -72,8 +74,19 @@ def stored_bits(folder: Path) -> Quantize:
     return found if found in ("4bit", "8bit") else "none"
 
 
-def load_adapter(folder: Path, source: ModelConfig, *, outputs: int, regression: bool, device: str) -> Loaded:
-    """Put the adapter in ``folder`` on the base ``source`` with a head of ``outputs`` numbers.
+def speaks(folder: Path) -> bool:
+    """Whether the adapter was trained on a language model's own output layer, and not with a head.
+
+    Raises:
+        ModelError: the folder is no adapter's.
+    """
+    return read_settings(folder).get("task_type") in _IN_WORDS
+
+
+def load_adapter(
+    folder: Path, source: ModelConfig, *, outputs: int, regression: bool, device: str, readout: Readout = "head"
+) -> Loaded:
+    """Put the adapter in ``folder`` on the base ``source``: with a head of ``outputs`` numbers, or a language model.
 
     A head that the folder does not bring is drawn with seed 0, and ``notes`` say so.
 
@@ -86,7 +99,7 @@ def load_adapter(folder: Path, source: ModelConfig, *, outputs: int, regression:
     from adaptlab.models.load import fresh_model, initialise_head, load_base
 
     settings = read_settings(folder)
-    base = load_base(source, num_labels=outputs, regression=regression, device=device)
+    base = load_base(source, num_labels=outputs, regression=regression, device=device, readout=readout)
     model = fresh_model(base, share=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -94,7 +107,8 @@ def load_adapter(folder: Path, source: ModelConfig, *, outputs: int, regression:
         if "adaptlab_method" in settings:
             model = _ours(model, base.layout, settings, folder)
         else:
-            model = _pefts(model, folder, f"{source.id} with {outputs} {'output' if regression else 'labels'}")
+            asked = f"{outputs} {'output' if regression else 'labels'}" if readout == "head" else "its output layer"
+            model = _pefts(model, folder, f"{source.id} with {asked}")
     return Loaded(base, model.eval(), tuple(_notes(base.layout, folder)))
 
 
@@ -156,4 +170,4 @@ def weight_names(folder: Path) -> list[str]:
         raise ModelError(f"{folder / _WEIGHTS} cannot be read ({error}): save the adapter again.") from error
 
 
-__all__ = ["Loaded", "load_adapter", "read_settings", "stored_bits", "stored_labels", "weight_names"]
+__all__ = ["Loaded", "load_adapter", "read_settings", "speaks", "stored_bits", "stored_labels", "weight_names"]

@@ -11,7 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.config import CountOrAll, ExecutionConfig, ModelConfig, RunConfig, StudyConfig, TaskConfig
+from adaptlab.config import (
+    CountOrAll,
+    ExecutionConfig,
+    ModelConfig,
+    Quantize,
+    Readout,
+    RunConfig,
+    StudyConfig,
+    TaskConfig,
+)
 from adaptlab.errors import ConfigError, RecordError
 from adaptlab.runs.files import write_atomically
 from adaptlab.runs.record import Record
@@ -316,20 +325,25 @@ def evaluate_adapter(
     model: str | ModelConfig | None,
     task: str | TaskConfig,
     *,
+    quantize: Quantize | None = None,
+    readout: Readout | None = None,
     data_root: str | None = None,
     device: str = "auto",
 ) -> Evaluation:
     """Score an adapter's folder (PEFT's, or one that adaptlab exported) on the report sets of ``task``, in float32.
 
     Args:
-        model: the base; ``None`` for the one that the adapter names. Unless it says how it is quantised, it is as an
-            adapter that was exported here says, and otherwise not.
+        model: the base; ``None`` for the one that the adapter names.
+        quantize: the base's bits; ``None`` for what ``model`` says, or what an adapter that was exported here says.
+        readout: how it answers; ``None`` for a head, or, where the adapter is a language model's, for label words, and
+            for free generation where the task has no classes.
 
     Raises:
         AdaptlabError: the folder is no adapter's, or does not fit the base or the task.
     """
-    from adaptlab.adapter import load_adapter, read_settings, stored_bits, stored_labels
+    from adaptlab.adapter import load_adapter, read_settings, speaks, stored_bits, stored_labels
     from adaptlab.predictor import Predictor
+    from adaptlab.resolve import check_answers, prompt_in_use
     from adaptlab.resolve import device as resolve_device
     from adaptlab.tasks import find_task
     from adaptlab.tasks._base import DataAccess
@@ -342,20 +356,28 @@ def evaluate_adapter(
     source = (
         model if isinstance(model, ModelConfig) else ModelConfig(id=model or str(named), quantize=stored_bits(folder))
     )
+    if quantize is not None:
+        source = source.model_copy(update={"quantize": quantize})
     config = task if isinstance(task, TaskConfig) else TaskConfig(name=task)
     data = find_task(config.name).load(config, DataAccess(data_root=data_root))
+    words: Readout = "verbalizer" if data.kind in ("classification", "multiple-choice") else "generate"
+    how = readout or (words if speaks(folder) else "head")
+    check_answers(how, config, data)
+    if how == "head" and config.prompt is not None:
+        raise ConfigError("A head reads the bare texts: leave --prompt out, or give --readout verbalizer or generate.")
+    prompt_in_use(how, config, data)
     on, regression = resolve_device(device), data.kind == "regression"
     labels = stored_labels(folder) or data.labels
     outputs = 1 if regression else len(labels)
-    loaded = load_adapter(folder, source, outputs=outputs, regression=regression, device=on)
-    predictor = Predictor.with_head(
-        loaded.base,
-        loaded.model,
-        labels=labels,
-        regression=regression,
-        max_length=min(loaded.base.max_length or _LONGEST, _LONGEST),
-        precision=Precision("float32", on),
-    )
+    loaded = load_adapter(folder, source, outputs=outputs, regression=regression, device=on, readout=how)
+    longest = min(loaded.base.max_length or _LONGEST, _LONGEST)
+    precision = Precision("float32", on)
+    if how == "head":
+        predictor = Predictor.with_head(
+            loaded.base, loaded.model, labels=labels, regression=regression, max_length=longest, precision=precision
+        )
+    else:
+        predictor = Predictor.in_words(loaded.base, loaded.model, how, data, max_length=longest, precision=precision)
     return Evaluation(None, predictor.score(data, data.metrics), loaded.notes)
 
 

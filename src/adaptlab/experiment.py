@@ -352,7 +352,7 @@ def _fresh_record(run: ResolvedRun, folder: RunFolder, workshop: Workshop) -> Re
                 for name, out in data.out_of_domain.items()
             },
             columns=list(data.columns),
-            prompt=prompt_in_use(run.resolved, data),
+            prompt=prompt_in_use(run.resolved.readout, run.resolved.task, data),
         ),
         environment=environment(device=workshop.device, device_name=device_name, threads=torch.get_num_threads()),
         cost=Cost(),

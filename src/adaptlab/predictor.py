@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from adaptlab import readouts
+from adaptlab.config import Readout as ReadoutName
 from adaptlab.errors import ConfigError, ModelError
 from adaptlab.evaluation.demonstrations import Demonstrations, Fixed, choose
 from adaptlab.methods import registry as methods
@@ -107,6 +108,16 @@ class Predictor:
         kind: Kind = "regression" if regression else "classification"
         setting = Setting(base.tokenizer, base.layout, kind, tuple(labels), (), None, max_length)
         return cls(base, model, readouts.build("head", setting), labels=labels, precision=precision)
+
+    @classmethod
+    def in_words(
+        cls, base: Base, model: nn.Module, name: ReadoutName, data: TaskData, *, max_length: int, precision: Precision
+    ) -> Predictor:
+        """A language model that answers the rows of ``data`` in the first of their prompts."""
+        setting = Setting(
+            base.tokenizer, base.layout, data.kind, data.labels, data.columns, data.prompts[0], max_length, base.start
+        )
+        return cls(base, model, readouts.build(name, setting), labels=data.labels, precision=precision)
 
     @classmethod
     def of_run(

@@ -94,7 +94,7 @@ class Resolver:
         """
         model_config = self._model_config(run.model)
         data = self._task_data(run.task)
-        prompt = prompt_in_use(run, data)
+        prompt = prompt_in_use(run.readout, run.task, data)
         _check_readout(run, data)
         for name in data.metrics:
             metrics.get(name).require()
@@ -200,33 +200,38 @@ class Resolver:
         return self._model_configs[key]
 
 
-def prompt_in_use(run: RunConfig, data: TaskData) -> Prompt | None:
-    """The prompt that ``run`` puts its rows in: none for a head that nobody gave one.
+def prompt_in_use(readout: Readout, task: TaskConfig, data: TaskData) -> Prompt | None:
+    """The prompt that the task's rows are put in: none for a head that nobody gave one.
 
     Raises:
         ConfigError: the readout needs a prompt and the task has none.
     """
-    if run.readout == "head" and run.task.prompt is None:
+    if readout == "head" and task.prompt is None:
         return None
     if not data.prompts:
         raise ConfigError(
-            f"The task '{run.task.name}' has no prompt, and --readout {run.readout} needs one: write one under "
+            f"The task '{task.name}' has no prompt, and --readout {readout} needs one: write one under "
             "'prompts' in the study's YAML."
         )
     return data.prompts[0]
 
 
-def _check_readout(run: RunConfig, data: TaskData) -> None:
-    """Raise :class:`ConfigError` where the run's readout cannot answer the task, or its prompt cannot be made."""
-    kinds: tuple[Kind, ...] = _ANSWERS[run.readout]
+def check_answers(readout: Readout, task: TaskConfig, data: TaskData) -> None:
+    """Raise :class:`ConfigError` where ``readout`` cannot answer the task."""
+    kinds: tuple[Kind, ...] = _ANSWERS[readout]
     if data.kind not in kinds:
         fitting = [name for name, able in _ANSWERS.items() if data.kind in able]
-        own = data.kind == "generation" and isinstance(find_task(run.task.name), OwnRows)
+        own = data.kind == "generation" and isinstance(find_task(task.name), OwnRows)
         raise ConfigError(
-            f"The task '{run.task.name}' is {data.kind}{' (its answers are free texts)' if own else ''}, which "
-            f"--readout {run.readout} cannot answer: use --readout {' or '.join(fitting)}"
+            f"The task '{task.name}' is {data.kind}{' (its answers are free texts)' if own else ''}, which "
+            f"--readout {readout} cannot answer: use --readout {' or '.join(fitting)}"
             f"{', or say with --label-column which column has classes' if own else ''}."
         )
+
+
+def _check_readout(run: RunConfig, data: TaskData) -> None:
+    """Raise :class:`ConfigError` where the run's readout cannot answer the task, or its prompt cannot be made."""
+    check_answers(run.readout, run.task, data)
     if run.readout == "head" and not methods.get(run.method.name).trains:
         raise ConfigError(
             f"The method {run.method.name} trains nothing, and a new head is random: use --readout verbalizer or "

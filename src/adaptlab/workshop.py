@@ -209,7 +209,7 @@ def read_out(run: ResolvedRun, base: Base, workshop: Workshop) -> Readout:
         kind=data.kind,
         labels=data.labels,
         columns=data.columns,
-        prompt=prompt_in_use(config, data),
+        prompt=prompt_in_use(config.readout, config.task, data),
         max_length=int(config.task.max_length),
         start=base.start,
         caches=methods.get(config.method.name).placement != "prompt",

@@ -43,7 +43,10 @@ CONTRACT = {
     },
     "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
     "train": {"STUDY", "--method", "--seed", *_RUNS},
-    "evaluate": {"RUN", "--adapter", "--task", "--model", "--eval-examples", "--device", *_FILES},
+    "evaluate": {
+        *("RUN", "--adapter", "--task", "--model", "--quantize", "--readout", "--prompt", "--eval-examples"),
+        *("--device", *_FILES),
+    },
     "predict": {"RUN", "TEXTS", "--input", "--split", "--data-root", "--out", "--model", "--device"},
     "export": {"RUN", "--to", "--merge", "--push", "--input", "--model", "--device"},
     "run-one": {"FOLDERS"},

@@ -185,6 +185,11 @@ def test_a_run_is_exported_and_scored_as_an_adapter(adaptlab: Command, compared:
         assert metrics == pytest.approx(record["metrics"][name], abs=1e-4)
 
 
+def test_how_an_adapter_is_read_is_not_asked_of_a_run(adaptlab: Command, compared: list[str], table: Path) -> None:
+    done = adaptlab("evaluate", run_of("study", "lora"), "--task", table, "--quantize", "4bit")
+    assert (done.code, done.err) == (2, "Error: --quantize is for --adapter: a run is evaluated as it was trained.\n")
+
+
 @pytest.mark.parametrize("words", [("--adapter", "there", "here"), ()])
 def test_evaluate_wants_a_run_or_an_adapter(adaptlab: Command, words: tuple[str, ...]) -> None:
     done = adaptlab("evaluate", "--task", "sst2", *words)

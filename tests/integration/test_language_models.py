@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptlab import api
+from adaptlab.config import TaskConfig
 from adaptlab.errors import ConfigError
 from adaptlab.runs.record import Record
 from adaptlab.runs.store import RunFolder
@@ -145,3 +146,22 @@ def test_an_encoder_writes_no_text(rows: Path, tiny_model_folder: Callable[[str]
     )
     with pytest.raises(ModelError, match=r"is a bert, which writes no text.*use --readout head"):
         api.compare(study, out=tmp_path)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_an_adapter_of_a_language_model_answers_in_words(
+    family: str, rows: Path, tiny_model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = tiny_model_folder(family)
+    (record,) = compare(rows, model, tmp_path, methods=[{"name": "lora", "learning_rate": 2e-2}])
+    adapter = RunFolder(tmp_path / "runs" / record.name).adapter
+    task = TaskConfig(name=str(rows))
+    scored = api.evaluate_adapter(adapter, str(model), task, device="cpu")
+    assert scored.notes == ()
+    (found,) = scored.metrics.values()
+    assert {name: found[name] for name in record.metrics["test"]} == pytest.approx(record.metrics["test"], abs=1e-5)
+    other = api.evaluate_adapter(adapter, str(model), task, readout="generate", device="cpu").metrics
+    assert other != scored.metrics
+    named = task.model_copy(update={"prompt": "plain"})
+    with pytest.raises(ConfigError, match="A head reads the bare texts: leave --prompt out"):
+        api.evaluate_adapter(adapter, str(model), named, readout="head", device="cpu")

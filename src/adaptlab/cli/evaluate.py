@@ -9,11 +9,10 @@ import typer
 
 from adaptlab.cli import flags as f
 from adaptlab.cli.output import Json, LogLevel, Output, Quiet
+from adaptlab.config import Quantize, Readout, TaskConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from adaptlab.config import TaskConfig
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder: STUDY/runs/NAME.", show_default=False)]
 #: As :data:`RunDir`, where something else may stand in its place.
@@ -36,6 +35,16 @@ def evaluate(
         typer.Option("--adapter", metavar="DIR", help="An adapter's folder, instead of a run.", show_default=False),
     ] = None,
     model: BaseModel = None,
+    quantize: Annotated[
+        Quantize | None, typer.Option("--quantize", help="The bits of --adapter's base.", show_default=False)
+    ] = None,
+    readout: Annotated[
+        Readout | None, typer.Option("--readout", help="How --adapter's model answers.", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", metavar="P", help="The prompt that --adapter's model reads.", show_default=False),
+    ] = None,
     eval_examples: f.EvalExamples = None,
     data_root: f.DataRoot = None,
     text_columns: f.TextColumns = None,
@@ -54,12 +63,26 @@ def evaluate(
     from adaptlab import api
     from adaptlab.errors import ConfigError
 
-    config = _task(task, eval_examples, text_columns, label_column, delimiter)
+    config = _task(
+        {
+            "name": task,
+            "prompt": prompt,
+            "eval_examples": eval_examples or "all",
+            "text_columns": None if text_columns is None else text_columns.split(","),
+            "label_column": label_column,
+            "delimiter": delimiter,
+        }
+    )
     where = device or "auto"
     if run is not None and adapter is None:
+        own = {"--quantize": quantize, "--readout": readout, "--prompt": prompt}
+        if given := [flag for flag, value in own.items() if value is not None]:
+            raise ConfigError(f"{given[0]} is for --adapter: a run is evaluated as it was trained.")
         result, name = api.evaluate(run, config, data_root=data_root, device=where, model=model), run.name
     elif adapter is not None and run is None:
-        result = api.evaluate_adapter(adapter, model, config, data_root=data_root, device=where)
+        result = api.evaluate_adapter(
+            adapter, model, config, quantize=quantize, readout=readout, data_root=data_root, device=where
+        )
         name = adapter.name
     else:
         both = "were both given" if run is not None else "are both missing"
@@ -73,22 +96,12 @@ def evaluate(
         output.line(path)
 
 
-def _task(
-    task: str, eval_examples: str | None, text_columns: str | None, label_column: str | None, delimiter: str | None
-) -> TaskConfig:
+def _task(settings: dict[str, object]) -> TaskConfig:
     from pydantic import ValidationError
 
-    from adaptlab.config import TaskConfig
     from adaptlab.errors import ConfigError
     from adaptlab.study.wording import problems_of
 
-    settings = {
-        "name": task,
-        "eval_examples": eval_examples or "all",
-        "text_columns": None if text_columns is None else text_columns.split(","),
-        "label_column": label_column,
-        "delimiter": delimiter,
-    }
     try:
         return TaskConfig.model_validate(settings)
     except ValidationError as error:
