@@ -34,8 +34,10 @@ test-ray: $(STAMP) ## the Ray launcher on a real cluster of this machine
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@$(BIN)/python -m pytest -m ray tests/launchers
 
-bench: $(STAMP) ## the engines against transformers' Trainer with peft on this CPU, under 30 minutes
-	@$(BIN)/python benchmarks/engines.py cpu --markdown docs/benchmarks/engines-cpu.md
+BENCH_SECONDS ?= inf
+bench: $(STAMP) ## the engines against Trainer with peft on this CPU, under 30 minutes; BENCH_SECONDS=120 stops early, again goes on
+	@$(BIN)/python benchmarks/engines.py cpu --seconds $(BENCH_SECONDS) --results .bench/engines-cpu.jsonl \
+	  --markdown docs/benchmarks/engines-cpu.md
 
 BENCH_PARTS ?= roberta-base,opt-125m,t5-base,opt-1.3b,processes,growth
 bench-gpu: $(STAMP) ## the same on a GPU, bases of true sizes with random weights; BENCH_PARTS=opt-1.3b for a part

@@ -4,16 +4,19 @@
     python benchmarks/engines.py gpu                      (make bench-gpu: bases of true sizes with random weights)
     python benchmarks/engines.py gpu --parts opt-1.3b     one part; each takes under 9 minutes
     python benchmarks/engines.py gpu --toy                the same code on bases of toy size, on any machine
+    python benchmarks/engines.py cpu --seconds 120        begins no measurement after two minutes; once more goes on
 
 Needs no network. Variants, each grid in a process of its own, the variants taking turns:
   fused                adaptlab, all runs that can share a pass together
   solo                 adaptlab, one run after the other in one process
+  workers              adaptlab, a worker process of one thread for every core (--launcher local), start included
   trainer              Trainer + peft at its best settings (bfloat16, batches grouped by length, fused AdamW), one run
                        after the other in one process
   trainer, processes   the same, a process for every run
-What is timed: from the last import done to the last adapter saved (grid), and the processes as a whole (wall): reading
-rows, tokenising, loading, training, answering all selection and report rows, saving. Both sides have the same rows,
-learning rates, warm-up, decay, clipping, adapters and number of threads.
+What is timed: from the last import done to the end of the call (grid), and the processes as a whole (wall): reading
+rows, tokenising, loading, training, answering all selection and report rows, saving; adaptlab's records, report and
+page too. Both sides have the same rows, learning rates, warm-up, decay, clipping, adapters and number of threads. A
+process for every run is measured once a grid, all else `--rounds` times.
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from engines_peak import matrix_peak, own_shapes
 from engines_report import write_report
 
 METHODS = ("lora", "ia3", "adalora", "loha")
-VARIANTS = ("fused", "solo", "trainer", "trainer, processes")
+VARIANTS = ("solo", "fused", "workers", "trainer", "trainer, processes")
+OURS = ("solo", "fused", "workers")
 GROWTH = (1, 2, 4, 8, 16, 32)
 
 
@@ -65,7 +70,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Job:
-    """A grid by one variant; ``only`` is the one run that a process of ``trainer, processes`` does."""
+    """What one process measures: a grid by one variant, or of ``trainer, processes`` the one run ``only``."""
 
     grid: Grid
     variant: str
@@ -73,6 +78,11 @@ class Job:
     data_root: str
     threads: int
     only: tuple[str, int] | None = None
+
+    @property
+    def key(self) -> str:
+        """What it measures, as text; not where the rows lie."""
+        return json.dumps({**asdict(self), "data_root": ""}, sort_keys=True)
 
 
 def grids(where: str, device: str, toy: bool, parts: Sequence[str]) -> list[tuple[Grid, tuple[str, ...]]]:
@@ -109,7 +119,7 @@ def work(job: Job) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(job.threads)
-    ours = job.variant in ("fused", "solo")
+    ours = job.variant in OURS
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["ADAPTLAB_CACHE"] = f"{scratch}/cache"  # nothing an earlier job has prepared is used
         model, study = prepare(job, Path(scratch))
@@ -120,6 +130,9 @@ def work(job: Job) -> dict[str, Any]:
         started = time.perf_counter()
         measured = run(job, model, study, Path(scratch))
         measured["grid_seconds"] = time.perf_counter() - started
+        if job.variant == "solo" and job.grid.base == "minilm":
+            shapes = own_shapes(model, settings=study, data_root=job.data_root)
+            measured["peak_flops"] = matrix_peak(shapes, job.grid.device, measured["dtype"])
     measured["peak_memory_bytes"] = peak_memory(job.grid.device)
     return measured
 
@@ -165,33 +178,49 @@ def prepare(job: Job, scratch: Path) -> tuple[str, dict[str, Any]]:
 def run_adaptlab(job: Job, model: str, settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
     """The grid through adaptlab's public call."""
     from adaptlab import api
+    from adaptlab.study.events import RunEnded
 
     execution = {
         "device": job.grid.device,
         "threads": job.threads,
         "keep_weights": "all",
         "data_root": job.data_root,
-        "engine": job.variant,
         "measure": "run",
     }
+    if job.variant == "workers":
+        execution |= {"launcher": "local", "workers": job.threads, "threads": 1}
+    else:
+        execution["engine"] = job.variant
     study = api.study_of(
         **settings,
         methods=[_entry(name) for name in job.grid.methods],
         seeds=list(range(job.grid.seeds)),
         execution=execution,
     )
-    records = api.compare(study, out=scratch / "study").records
+    ended: dict[str, float] = {}
+    started = time.perf_counter()
+
+    def listen(event: Any) -> None:
+        if isinstance(event, RunEnded):
+            ended[event.record.id] = time.perf_counter() - started
+
+    records = api.compare(study, out=scratch / "study", listener=listen).records
+    finished = time.perf_counter() - started
     failed = [record.error for record in records if record.status != "finished"]
     assert not failed, failed
-    assert job.variant == "solo" or job.grid.runs == 1 or all(record.engine == "fused" for record in records)
-    seconds = [r.cost.train_seconds for r in records if r.cost.train_seconds is not None]
-    flops = [r.cost.useful_flops for r in records if r.cost.useful_flops is not None]
+    shares = {"head", "full"}.isdisjoint(job.grid.methods) and job.grid.runs > 1
+    assert job.variant != "fused" or not shares or all(record.engine == "fused" for record in records)
+    costs = [(record.config.resolved.method.name, record.cost, ended[record.id]) for record in records]
     return {
         "scores": [record.primary.value for record in records if record.primary is not None],
-        "train_seconds": sum(seconds) if len(seconds) == len(records) else None,
-        "useful_flops": sum(flops) if len(flops) == len(records) else None,
+        "runs_detail": [
+            {"method": method, "train_seconds": c.train_seconds, "eval_seconds": c.eval_seconds, "ended": end,
+             "useful_flops": c.useful_flops, "padded_tokens": c.padded_tokens, "tokens": c.train_tokens}
+            for method, c, end in costs
+        ],
+        "after_seconds": finished - max(ended.values()),
         "dtype": records[0].config.resolved.training.dtype,
-    }
+    }  # fmt: skip
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -214,8 +243,10 @@ def run_trainer(job: Job, model: str, settings: dict[str, Any], scratch: Path) -
         )
     return {
         "scores": [accuracy for accuracy, _ in results],
-        "train_seconds": sum(seconds for _, seconds in results),
-        "useful_flops": None,
+        "runs_detail": [
+            {"method": method, "train_seconds": seconds}
+            for (method, _), (_, seconds) in zip(runs, results, strict=True)
+        ],
         "dtype": "bfloat16",
     }
 
@@ -228,37 +259,29 @@ def peak_memory(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(own, children) * 1024
 
 
 # ---------------------------------------------------------------- all jobs
 
 
+def jobs_of(grid: Grid, variants: Sequence[str], rounds: int, data_root: str, threads: int) -> list[Job]:
+    """The grid's measurements in their order: the variants take turns, each round begins with another one."""
+    jobs = []
+    for turn in range(1 if grid.part == "growth" else rounds):
+        first = turn % len(variants)
+        for variant in (*variants[first:], *variants[:first]):
+            job = Job(grid, variant, turn, data_root, threads)
+            if variant != "trainer, processes":
+                jobs.append(job)
+            elif turn == 0:
+                jobs += [replace(job, only=(method, seed)) for seed in range(grid.seeds) for method in grid.methods]
+    return jobs
+
+
 def measure(job: Job) -> dict[str, Any]:
-    """A job in a process of its own (one a run for ``trainer, processes``), with the processes' wall clock."""
-    if job.variant == "trainer, processes":
-        runs = [(method, seed) for method in job.grid.methods for seed in range(job.grid.seeds)]
-        parts = [_process(replace(job, only=run)) for run in runs]
-    else:
-        parts = [_process(job)]
-    flops = [part["useful_flops"] for part in parts]
-    return {
-        "part": job.grid.part,
-        "variant": job.variant,
-        "round": job.round,
-        "runs": job.grid.runs,
-        "grid": asdict(job.grid),
-        "grid_seconds": sum(part["grid_seconds"] for part in parts),
-        "wall_seconds": sum(part["wall_seconds"] for part in parts),
-        "train_seconds": None if None in (t := [p["train_seconds"] for p in parts]) else sum(t),
-        "useful_flops": None if None in flops else sum(flops),
-        "peak_memory_bytes": max(part["peak_memory_bytes"] for part in parts),
-        "dtype": parts[0]["dtype"],
-        "scores": [score for part in parts for score in part["scores"]],
-    }
-
-
-def _process(job: Job) -> dict[str, Any]:
+    """A job in a process of its own, with the process's wall clock."""
     command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(job.threads)}
     started = time.perf_counter()
@@ -266,7 +289,16 @@ def _process(job: Job) -> dict[str, Any]:
     if finished.returncode:
         sys.exit(f"{finished.stderr}\n{job.grid.part} by {job.variant} failed.")
     measured: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    return {**measured, "wall_seconds": time.perf_counter() - started}
+    return {
+        **measured,
+        "key": job.key,
+        "part": job.grid.part,
+        "variant": job.variant,
+        "round": job.round,
+        "runs": 1 if job.only else job.grid.runs,
+        "grid": asdict(job.grid),
+        "wall_seconds": time.perf_counter() - started,
+    }
 
 
 def job_of(document: dict[str, Any]) -> Job:
@@ -285,26 +317,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("where", choices=["cpu", "gpu"])
     parser.add_argument("--parts", default="", help="only these, comma-separated")
+    parser.add_argument("--variants", default="", help="only these, separated by semicolons")
     parser.add_argument("--toy", action="store_true", help="toy sizes on a CPU: whether it works, not how fast")
     parser.add_argument("--rounds", type=int, default=2, help="how often every variant has its turn")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--data-root", default=f"{shared}/data")
-    parser.add_argument("--results", type=Path, help="one JSON line a grid, appended")
-    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    parser.add_argument(
+        "--results", type=Path, help="a file of one JSON line a measurement; what it has is not repeated"
+    )
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no measurement after so many")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file too, once all is measured")
     given = parser.parse_args()
     device = "cuda" if given.where == "gpu" and not given.toy else "cpu"
     parts = [part for part in given.parts.split(",") if part]
-    results = []
-    for grid, variants in grids(given.where, device, given.toy, parts):
-        for turn in range(1 if grid.part == "growth" else given.rounds):
-            for variant in variants[turn % len(variants) :] + variants[: turn % len(variants)]:
-                result = measure(Job(grid, variant, turn, given.data_root, given.threads))
-                results.append(result)
-                print(f"{grid.part}, {grid.runs} runs, {variant}: {result['grid_seconds']:.1f} s", flush=True)
-                if given.results:
-                    with given.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(result) + "\n")
+    results = read_results(given.results)
+    known = {result["key"] for result in results}
+    started = time.perf_counter()
+    planned = [
+        job
+        for grid, variants in grids(given.where, device, given.toy, parts)
+        for job in jobs_of(grid, variants, given.rounds, given.data_root, given.threads)
+    ]
+    variants = [name.strip() for name in given.variants.split(";") if name]
+    planned = [job for job in planned if not variants or job.variant in variants]
+    left = [job for job in planned if job.key not in known]
+    for number, job in enumerate(left):
+        if time.perf_counter() - started > given.seconds:
+            print(f"{len(left) - number} of {len(planned)} measurements are left: the same command goes on.")
+            return
+        result = measure(job)
+        results.append(result)
+        print(f"{job.grid.part}, {result['runs']} runs, {job.variant}: {result['grid_seconds']:.1f} s", flush=True)
+        if given.results:
+            given.results.parent.mkdir(parents=True, exist_ok=True)
+            with given.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+    wanted = {job.key for job in planned}
+    results = [result for result in results if result["key"] in wanted]
     write_report(results, device=device, threads=given.threads, toy=given.toy, path=given.markdown)
+    if given.results and given.markdown:
+        given.results.rename(given.results.with_suffix(".done.jsonl"))  # the next call measures anew
+
+
+def read_results(path: Path | None) -> list[dict[str, Any]]:
+    """What an earlier call has measured."""
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

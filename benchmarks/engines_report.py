@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 Result = dict[str, Any]
 
-#: (part, variant): how many times as long it is to take as the variant it is compared with.
+#: (part, variant): how many times as long it is to take as adaptlab's best variant.
 EXPECTED = {
     ("adapters", "trainer"): 1.5,
     ("adapters", "trainer, processes"): 2.5,
@@ -23,13 +23,15 @@ EXPECTED = {
     ("opt-125m", "trainer"): 10.0,
     ("opt-125m", "solo"): 6.0,
 }
-EXPECTED_SHARE_OF_PEAK = 0.4
+EXPECTED_SHARE_OF_PEAK = 0.4  # of a single LoRA run
+EXPECTED_OVERHEAD_SECONDS = 0.5
+OURS = ("solo", "fused", "workers")
 
 
 def write_report(results: Sequence[Result], *, device: str, threads: int, toy: bool, path: Path | None) -> None:
     """Print the tables, and write them to ``path`` if there is one."""
     parts = list(dict.fromkeys(result["part"] for result in results))
-    body = "\n".join(_part(part, [r for r in results if r["part"] == part], device, threads, toy=toy) for part in parts)
+    body = "\n".join(_part(part, [r for r in results if r["part"] == part], toy=toy) for part in parts)
     print("\n" + body)
     if path is not None:
         head = "# Engines: a grid of runs side by side\n\n" + _machine(device, threads)
@@ -51,41 +53,48 @@ def _machine(device: str, threads: int) -> str:
     return f"Machine: {name}, {cores} cores, {threads} threads. Python {platform.python_version()}, {versions}.\n"
 
 
-def _part(part: str, results: list[Result], device: str, threads: int, *, toy: bool) -> str:
+def _part(part: str, results: list[Result], *, toy: bool) -> str:
     if part == "growth":
         return _growth(results)
     variants = list(dict.fromkeys(result["variant"] for result in results))
-    seconds = {v: _median(results, v, "grid_seconds") for v in variants}
-    best = "fused" if "fused" in seconds else "solo"
-    if device == "cpu" and "solo" in seconds:
-        best = min((v for v in ("fused", "solo") if v in seconds), key=lambda v: seconds[v])
+    seconds = {v: _seconds(results, v, "grid_seconds") for v in variants}
+    best = min((v for v in OURS if v in seconds), key=lambda v: seconds[v])
     grid = results[0]["grid"]
-    examples = grid["examples"] * grid["epochs"]
+    examples = grid["examples"] * grid["epochs"] * len(grid["methods"]) * grid["seeds"]
     lines = [
         f"## {part}: {', '.join(grid['methods'])} x {grid['seeds']} seeds on {grid['base']}\n",
         f"{grid['examples']:,} rows, {grid['epochs']:g} epochs, batches of {grid['batch_size']}.\n",
-        "| variant | grid s | wall s | examples/s a run | peak memory | mean score | "
+        "| variant | grid s | wall s | examples/s, all runs | peak memory of a process | mean score | "
         f"times as long as {best} |\n|---|---|---|---|---|---|---|",
     ]
     for variant in variants:
-        scores = [score for r in results if r["variant"] == variant for score in r["scores"]]
+        own = [r for r in results if r["variant"] == variant]
+        memory = max(r["peak_memory_bytes"] for r in own) / 2**20
+        score = statistics.mean(score for r in own for score in r["scores"])
         lines.append(
-            f"| {variant} | {seconds[variant]:.1f} | {_median(results, variant, 'wall_seconds'):.1f} "
-            f"| {examples * results[0]['runs'] / seconds[variant]:.0f} "
-            f"| {_median(results, variant, 'peak_memory_bytes') / 2**20:.0f} MiB | {statistics.mean(scores):.3f} "
+            f"| {variant} | {seconds[variant]:.1f} | {_seconds(results, variant, 'wall_seconds'):.1f} "
+            f"| {examples / seconds[variant]:.0f} | {memory:.0f} MiB | {score:.3f} "
             f"| {seconds[variant] / seconds[best]:.2f}x |"
         )
+    lines.append("")
     for (where, variant), least in EXPECTED.items():
-        if where == part and variant in seconds and variant != best and not toy:
-            ratio = seconds[variant] / seconds[best]
-            said = "reached" if ratio >= least else "NOT reached"
-            lines.append(f"\n- {variant} against {best}: {least:g}x expected, {ratio:.2f}x seen: {said}.")
-    share = _share_of_peak([r for r in results if r["variant"] == "solo"], device, threads)
-    return "\n".join([*lines, *share]) + "\n"
+        if where == part and variant in seconds and variant not in OURS[1:] and not toy:
+            lines += [_verdict(variant, ours, seconds, least) for ours in OURS if ours in seconds and ours != variant]
+    solo = [r for r in results if r["variant"] == "solo"]
+    return "\n".join([*lines, *_single_runs(solo, toy=toy)]) + "\n"
 
 
-def _median(results: Sequence[Result], variant: str, value: str) -> float:
-    return statistics.median(r[value] for r in results if r["variant"] == variant)
+def _verdict(variant: str, ours: str, seconds: dict[str, float], least: float) -> str:
+    ratio = seconds[variant] / seconds[ours]
+    said = "reached" if ratio >= least else "NOT reached"
+    return f"- {variant} against {ours}: {least:g}x expected, {ratio:.2f}x seen: {said}."
+
+
+def _seconds(results: Sequence[Result], variant: str, value: str) -> float:
+    """Median over the rounds of what a round's processes took together."""
+    own = [r for r in results if r["variant"] == variant]
+    rounds = sorted({r["round"] for r in own})
+    return statistics.median(sum(r[value] for r in own if r["round"] == turn) for turn in rounds)
 
 
 def _growth(results: Sequence[Result]) -> str:
@@ -95,47 +104,58 @@ def _growth(results: Sequence[Result]) -> str:
     ]
     for runs in sorted({result["runs"] for result in results}):
         here = [r for r in results if r["runs"] == runs]
-        fused, solo = (_median(here, variant, "grid_seconds") for variant in ("fused", "solo"))
+        fused, solo = (_seconds(here, variant, "grid_seconds") for variant in ("fused", "solo"))
         lines.append(f"| {runs} | {fused:.1f} | {solo:.1f} | {solo / fused:.2f}x |")
     return "\n".join(lines) + "\n"
 
 
-def _share_of_peak(solo: Sequence[Result], device: str, threads: int) -> list[str]:
-    """Operations on useful tokens, as a share of what the machine's best matrix product would have done meanwhile."""
-    known = [r for r in solo if r["useful_flops"] and r["train_seconds"]]
+def _single_runs(solo: Sequence[Result], *, toy: bool) -> list[str]:
+    """What each method's runs make of the machine, and what they spend beside training and answering."""
+    known = [r for r in solo if "peak_flops" in r]
     if not known:
         return []
-    peak = matrix_peak(device, threads, known[0]["dtype"])
-    share = statistics.median(r["useful_flops"] / r["train_seconds"] / peak for r in known)
-    return [
-        f"\nThe solo runs spend {100 * share:.0f} % of the {known[0]['dtype']} matrix peak "
-        f"({peak / 1e12:.2f} TFLOP/s, same threads) on useful tokens; on a CPU "
-        f"{100 * EXPECTED_SHARE_OF_PEAK:.0f} % is wanted."
+    lines = [
+        "\n### A run alone\n",
+        "Of the solo grids, from the second run on (the base is in memory): the share of the best matrix product in "
+        "the run's own shapes, same threads, that goes into useful tokens while it trains, and the seconds of a run "
+        "beside its training and its answers.\n",
+        "| method | share of the peak | padding | train s | answers s | beside s |\n|---|---|---|---|---|---|",
     ]
+    shares: dict[str, float] = {}
+    beside: dict[str, float] = {}
+    for method in known[0]["grid"]["methods"]:
+        rows = [row for r in known for row in _later_runs(r) if row["method"] == method]
+        middle = {key: statistics.median(row[key] for row in rows) for key in ("share", "beside", "padding")}
+        train, answers = (statistics.median(row[key] for row in rows) for key in ("train_seconds", "eval_seconds"))
+        shares[method], beside[method] = middle["share"], middle["beside"]
+        lines.append(
+            f"| {method} | {100 * middle['share']:.0f} % | {100 * middle['padding']:.0f} % | {train:.2f} "
+            f"| {answers:.2f} | {middle['beside']:.2f} |"
+        )
+    peak = statistics.median(r["peak_flops"] for r in known)
+    after = statistics.median(r["after_seconds"] for r in known)
+    lines.append(
+        f"\nPeak: {peak / 1e12:.2f} TFLOP/s in {known[0]['dtype']}. After the last run, report: {after:.1f} s.\n"
+    )
+    if "lora" in shares and not toy:
+        said = "reached" if shares["lora"] >= EXPECTED_SHARE_OF_PEAK else "NOT reached"
+        lines.append(f"- lora: {EXPECTED_SHARE_OF_PEAK:.0%} of the peak expected, {shares['lora']:.0%} seen: {said}.")
+    said = "reached" if max(beside.values()) <= EXPECTED_OVERHEAD_SECONDS else "NOT reached"
+    lines.append(
+        f"- beside: at most {EXPECTED_OVERHEAD_SECONDS} s expected, at most {max(beside.values()):.2f} s seen: {said}."
+    )
+    return lines
 
 
-def matrix_peak(device: str, threads: int, dtype: str) -> float:
-    """Floating-point operations a second of the best product of shapes such as the runs have."""
-    import torch
-
-    torch.set_num_threads(threads)
-    best = 0.0
-    for tokens in (256, 512, 1024, 4096):
-        for inputs, outputs in ((384, 384), (384, 1536), (768, 768), (768, 3072)):
-            left = torch.randn(tokens, inputs, device=device, dtype=getattr(torch, dtype))
-            right = torch.randn(inputs, outputs, device=device, dtype=getattr(torch, dtype))
-            left @ right
-            for _ in range(10):
-                _synchronise(device)
-                before = time.perf_counter()
-                left @ right
-                _synchronise(device)
-                best = max(best, 2 * tokens * inputs * outputs / (time.perf_counter() - before))
-    return best
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
+def _later_runs(result: Result) -> list[dict[str, Any]]:
+    """All runs of a solo grid but the first, in the order in which they ended."""
+    runs = sorted(result["runs_detail"], key=lambda run: run["ended"])
+    return [
+        {
+            **run,
+            "share": run["useful_flops"] / run["train_seconds"] / result["peak_flops"],
+            "padding": 1 - run["tokens"] / run["padded_tokens"],
+            "beside": run["ended"] - before["ended"] - run["train_seconds"] - run["eval_seconds"],
+        }
+        for before, run in pairwise(runs)
+    ]

@@ -127,11 +127,12 @@ def _store_outputs(stage: Stage, base: Base, workshop: Workshop) -> bool:
         return False
     inherited = outputs.inherited
 
+    first = member.plan.batch(0, member.seed)
+
     def forward(**inputs: Any) -> Any:
-        with stage.precision.autocast():
+        with stage.precision.autocast(), stage.precision.attention(first.length):
             return member.attached.model(**inputs)
 
-    first = member.plan.batch(0, member.seed)
     member.modes.eval()
     outputs.check(forward, member.collate(member.data, first.rows, first.length).inputs)
     return inherited

@@ -194,7 +194,7 @@ class _Run:
     def answer(self, rows: int, length: int) -> int:
         """One batch of answers; returns the bytes of their scores."""
         self._modes.eval()
-        with torch.no_grad(), self._precision.autocast():
+        with torch.no_grad(), self._precision.autocast(), self._precision.attention(length):
             return int(self._attached.model(**self._inputs(rows, length)).logits.nbytes)
 
     def step(self, rows: int, length: int, passes: int) -> int:

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptlab.training.dropout import DropoutClock, KeyedDropout, functional_dropout, key_dropout, site_of
+from adaptlab.training.dropout import (
+    DropoutClock,
+    KeyedDropout,
+    apply_keyed,
+    functional_dropout,
+    key_dropout,
+    site_of,
+)
 
 CPU = torch.device("cpu")
 SHAPE = torch.Size([32, 24, 64])
@@ -53,6 +60,17 @@ def test_the_rate_is_kept_overall_by_row_and_by_column(p: float) -> None:
     assert kept.mean().item() == pytest.approx(1 - p, abs=4 * deviation / math.sqrt(kept.numel()))
     for means, n in ((kept.mean((1, 2)), 16 * 256), (kept.mean((0, 1)), 256 * 16)):
         assert (means - (1 - p)).abs().max().item() < 5 * deviation / math.sqrt(n)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_what_is_multiplied_on_a_cpu_is_what_the_mask_says(p: float, dtype: torch.dtype) -> None:
+    clock = DropoutClock()
+    clock.set(3, [(5, 32, 0), (6, 32, 0)])
+    x = torch.randn(64, 9, 65, dtype=dtype)
+    dropped = apply_keyed(x, p, 7, clock)
+    assert dropped.dtype == dtype
+    assert torch.equal(dropped, torch.where(clock.keep(x.shape, p, 7, CPU), x * (1 / (1 - p)), 0.0))
 
 
 def test_neighbouring_elements_are_uncorrelated() -> None:

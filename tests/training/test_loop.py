@@ -193,11 +193,15 @@ def test_trained_weights_leave_the_shared_base_alone(tiny_run: Build) -> None:
 
 
 def test_bfloat16_on_a_cpu_takes_plain_attention_for_short_rows_and_learns_the_same(tiny_run: Build) -> None:
-    def kernels(name: str, length: int) -> tuple[bool, bool]:
-        with Precision(name, "cpu").attention(length):
-            return torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
+    own = F.scaled_dot_product_attention
 
-    assert kernels("bfloat16", 64) == (False, True)
-    assert kernels("bfloat16", 512) == kernels("float32", 64) == (True, True)
+    def is_plain(name: str, length: int) -> bool:
+        with Precision(name, "cpu").attention(length):
+            return F.scaled_dot_product_attention is not own
+
+    assert is_plain("bfloat16", 64)
+    assert not is_plain("bfloat16", 512)
+    assert not is_plain("float32", 64)
     plain, exact = tiny_run(dtype="bfloat16").go().losses, tiny_run(dtype="float32").go().losses
+    assert F.scaled_dot_product_attention is own
     assert plain == pytest.approx(exact, abs=0.05)

@@ -25,7 +25,8 @@ def logits(
             batch = collate(
                 data, rows.rows, rows.length, pad_id=pad_id, padding_side=padding_side, device=precision.device
             )
-            parts.append(model(**batch.inputs).logits.float())  # type: ignore[attr-defined]
+            with precision.attention(rows.length):
+                parts.append(model(**batch.inputs).logits.float())  # type: ignore[attr-defined]
             order.append(rows.rows)
     scores = torch.cat(parts).cpu().numpy()
     result = np.empty_like(scores)

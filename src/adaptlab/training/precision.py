@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adaptlab.errors import ConfigError
 from adaptlab.methods._base import Attached
+from adaptlab.training.attention import plain_attention
 
 #: Tokens; beyond, a batch's attention scores would fill memory that the flash kernel does not need.
 _LONGEST_PLAIN_ATTENTION = 256
@@ -45,13 +45,13 @@ class Precision:
         return torch.autocast(self.device, dtype=self.dtype) if self.mixed else nullcontext()
 
     def attention(self, length: int) -> AbstractContextManager[Any]:
-        """The attention kernel of a forward pass that will have a backward pass, over rows of ``length`` tokens.
+        """The attention kernel of a pass over rows of ``length`` tokens, for training and for the answers of a head.
 
-        Torch's own choice, except for bfloat16 on a CPU: there the backward of its flash kernel takes 3 to 14 times as
-        long as that of the plain products (docs/architecture.md), which are taken while their scores are small.
+        Torch's own choice, except for bfloat16 on a CPU: there plain products are faster, several times so in the
+        backward pass (docs/architecture.md), and are taken while their scores are small.
         """
         if self.device == "cpu" and self.name == "bfloat16" and length <= _LONGEST_PLAIN_ATTENTION:
-            return sdpa_kernel([SDPBackend.MATH])
+            return plain_attention()
         return nullcontext()
 
     def scaler(self) -> torch.amp.GradScaler | None:
