@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _AUTO_MAX_LENGTH = 512
 
 #: Which kinds of task each readout answers.
-_ANSWERS: dict[Readout, tuple[Kind, ...]] = {
+ANSWERS: dict[Readout, tuple[Kind, ...]] = {
     "head": ("classification", "regression"),
     "verbalizer": ("classification", "multiple-choice"),
     "generate": ("classification", "regression", "multiple-choice", "generation"),
@@ -218,9 +218,9 @@ def prompt_in_use(readout: Readout, task: TaskConfig, data: TaskData) -> Prompt 
 
 def check_answers(readout: Readout, task: TaskConfig, data: TaskData) -> None:
     """Raise :class:`ConfigError` where ``readout`` cannot answer the task."""
-    kinds: tuple[Kind, ...] = _ANSWERS[readout]
+    kinds: tuple[Kind, ...] = ANSWERS[readout]
     if data.kind not in kinds:
-        fitting = [name for name, able in _ANSWERS.items() if data.kind in able]
+        fitting = [name for name, able in ANSWERS.items() if data.kind in able]
         own = data.kind == "generation" and isinstance(find_task(task.name), OwnRows)
         raise ConfigError(
             f"The task '{task.name}' is {data.kind}{' (its answers are free texts)' if own else ''}, which "
