@@ -16,7 +16,20 @@ from adaptlab.study.expand import expand
 from tests.source_tree import REPOSITORY
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
-RUNS = {"demo": 10, "glue-small": 45, "lora-ranks": 27, "quantised": 15, "training-set-size": 36}
+RUNS = {
+    "demo": 10,
+    "few-shot-nli": 36,
+    "glue-six": 90,
+    "glue-small": 45,
+    "imdb-lora-grid": 18,
+    "lora-ranks": 27,
+    "qqp-decoder": 27,
+    "quantised": 15,
+    "text-to-text": 16,
+    "training-set-size": 36,
+}
+#: The kind of model that an example asks; the others ask an encoder.
+FAMILIES = {"few-shot-nli": "opt", "qqp-decoder": "opt", "text-to-text": "t5"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -42,13 +55,15 @@ def test_an_example_runs(
 ) -> None:
     """With a tiny model, few rows and one step, so that every method and option in it is really used."""
     small = {
-        "model": str(blocks_of_64("bert")),
+        "model": str(blocks_of_64(FAMILIES.get(path.stem, "bert"))),
         "seeds": [0],
         "train_examples": [200],
         "select_examples": 20,
         "eval_examples": 20,
         "steps": 1,
         "keep_weights": "none",
+        "measure": "run",
+        "max_new_tokens": 4,
     }
     if "--data-root" in path.read_text():
         small["data_root"] = str(request.getfixturevalue("data_root"))
