@@ -92,7 +92,7 @@ def grids(where: str, device: str, toy: bool, parts: Sequence[str]) -> list[tupl
         small = replace(small, batch_size=8)
     found: list[tuple[Grid, tuple[str, ...]]] = []
     if where == "cpu":
-        real = Grid("adapters", "minilm", METHODS, 3, "sst2", 200 if toy else 2000, 32, 1.0, "cpu")
+        real = Grid("adapters", "minilm", METHODS, 3, "sst2", 100 if toy else 2000, 32, 1.0, "cpu", toy)
         found.append((real, VARIANTS))
         frozen = replace(real, part="frozen-below", methods=("head", "top-layers"), epochs=3.0)
         found.append((frozen, ("solo", "trainer", "trainer, processes")))
@@ -172,6 +172,8 @@ def prepare(job: Job, scratch: Path) -> tuple[str, dict[str, Any]]:
     }
     if grid.task == "sst2":
         settings["train_examples"] = grid.examples
+    if grid.toy:
+        settings["eval_examples"] = 40
     return model, settings
 
 

@@ -22,7 +22,8 @@ def read_rows(settings: dict[str, Any], data_root: str) -> tuple[list[Any], list
     from adaptlab.tasks import find_task
     from adaptlab.tasks._base import DataAccess
 
-    config = TaskConfig(name=settings["task"], train_examples=settings.get("train_examples", "all"))
+    sizes = {key: settings[key] for key in ("train_examples", "eval_examples") if key in settings}
+    config = TaskConfig(name=settings["task"], **sizes)
     data = find_task(config.name).load(config, DataAccess(data_root=data_root))
     return list(data.train), [*data.select, *(r for rows in data.report.values() for r in rows)], len(data.labels)
 

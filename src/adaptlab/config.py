@@ -207,6 +207,7 @@ class ExecutionConfig(Frozen):
     data_root: str | None = None
     keep_weights: KeepWeights = "best"
     micro_batch_size: Count | None = None
+    gradient_checkpointing: bool = False
     engine: Engine = "auto"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
     measure: Measure = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from adaptlab.config import ExecutionConfig
 from adaptlab.engines.solo import Solo
 from adaptlab.measure.flops import LONGEST_COUNTED, Counted, TrainingFlops, count, fit, optimizer_flops
 from adaptlab.resolve import ResolvedRun
@@ -15,7 +16,7 @@ from adaptlab.workshop import Stage
 _counted: dict[str, TrainingFlops] = {}
 
 
-def training_flops(run: ResolvedRun, stage: Stage, *, micro_batch_size: int | None) -> TrainingFlops:
+def training_flops(run: ResolvedRun, stage: Stage, execution: ExecutionConfig) -> TrainingFlops:
     """The operations of the run's training at any batch shape, from a few short passes of the run itself.
 
     The run is left as it was: no weight, gradient, count or mode of it changes.
@@ -23,7 +24,7 @@ def training_flops(run: ResolvedRun, stage: Stage, *, micro_batch_size: int | No
     Raises:
         NotPolynomialError: they follow no polynomial of the batch's shape.
     """
-    key = cost_key(run, micro_batch_size)
+    key = cost_key(run, execution)
     if key not in _counted:
         member = stage.member
         longest = max(4, min(LONGEST_COUNTED, int(run.resolved.task.max_length)))
@@ -36,11 +37,11 @@ def training_flops(run: ResolvedRun, stage: Stage, *, micro_batch_size: int | No
         update = optimizer_flops(
             run.resolved.training.optimizer, sum(p.numel() for p in member.trained.values()), clips=clips
         )
-        _counted[key] = TrainingFlops(forward, training, update + extra.total, micro_batch_size)
+        _counted[key] = TrainingFlops(forward, training, update + extra.total, execution.micro_batch_size)
     return _counted[key]
 
 
-def cost_key(run: ResolvedRun, micro_batch_size: int | None) -> str:
+def cost_key(run: ResolvedRun, execution: ExecutionConfig) -> str:
     """Equal for runs that cost the same a step: seed, rates, schedule, subset of rows do not matter."""
     config = run.resolved
     document = config.model_dump_json(exclude={"seed": True, "task": True, "training": True, "method": {"label"}})
@@ -51,7 +52,7 @@ def cost_key(run: ResolvedRun, micro_batch_size: int | None) -> str:
         training.optimizer,
         training.dtype,
         str(training.max_grad_norm is not None),
-        str(micro_batch_size),
+        str(execution.micro_batch_size) + "r" * execution.gradient_checkpointing,
         f"{run.data.kind}:{len(run.data.labels)}:{config.task.prompt}:{config.task.max_length}",
     )
     return "|".join(parts)

@@ -209,16 +209,17 @@ def _set_up(trial: _Trial, base: Base, workshop: Workshop) -> tuple[Stage, bool]
     if record.data is not None and isinstance(shots := stage.readout.setting.shots, Fixed):
         record.data.demonstrations = [asdict(row) for row in shots.rows]
     record.warnings += stage.readout.warnings(workshop.rows(trial.run, stage.readout, "select"))
+    if workshop.execution.gradient_checkpointing:
+        record.training["gradient_checkpointing"] = True
     record.training["attention_dropout"] = base.attention_dropout
     try:
         resumed = checkpoint.load(stage.member, trial.folder.checkpoint)
     except RecordError as error:
         record.warnings.append(str(error))
         stage, resumed = set_up(trial.run, base, workshop), False
-    micro_batch_size = workshop.execution.micro_batch_size
     try:
         if stage.member.total_steps:
-            stage.member.flops = training_flops(trial.run, stage, micro_batch_size=micro_batch_size)
+            stage.member.flops = training_flops(trial.run, stage, workshop.execution)
     except NotPolynomialError as error:
         record.warnings.append(str(error))
     return stage, resumed

@@ -131,6 +131,7 @@ def forecast(
     found = simulate(
         decided, skeleton, layout, device=device, machine=machine,
         train=(longest,) if middle == longest else (longest, middle), answer=answer, micro_batch_size=micro,
+        gradient_checkpointing=execution.gradient_checkpointing,
     )  # fmt: skip
     memory = _quantised(found.memory, run, skeleton, layout, training.dtype)
     times = {} if steps is None else _times(batch_plan, steps)

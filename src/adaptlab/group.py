@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from adaptlab.engines.fused import Fused, bare
-from adaptlab.engines.packing import activation_bytes, chosen_engine, pack
+from adaptlab.engines.packing import CHECKPOINTING, chosen_engine, pack
 from adaptlab.engines.passing import Passing
 from adaptlab.methods import registry as methods
-from adaptlab.models.identity import read_config
 from adaptlab.models.load import Base, fresh_model
+from adaptlab.planning import free_bytes, run_bytes
 from adaptlab.readouts import Answered
 from adaptlab.resolve import ResolvedRun
 from adaptlab.study.events import RunsPacked
 from adaptlab.training.dropout import calls_functional_dropout
 from adaptlab.training.outputs import StoredOutputs
 from adaptlab.workshop import Stage, Workshop, splits
-
-#: Of the longest row, at the least: a group's memory is predicted before anything is tokenised.
-_CHARACTERS_PER_TOKEN, _SPECIAL_TOKENS = 3, 4
 
 
 class Group:
@@ -87,31 +81,13 @@ def groups_of(runs: Sequence[ResolvedRun], workshop: Workshop) -> list[list[Reso
     packing = pack(
         [run for run in runs if run.resolved.training.steps],
         lambda run: methods.get(run.resolved.method.name).placement,
-        run_bytes=_run_bytes,
-        budget_bytes=_free_bytes(workshop.device),
+        run_bytes=lambda run: run_bytes(run.resolved, run.data),
+        budget_bytes=free_bytes(workshop.device),
+        all_alone=CHECKPOINTING if workshop.execution.gradient_checkpointing else None,
     )
     groups = tuple(tuple(run.name for run in group) for group in packing.groups if len(group) > 1)
     workshop.listener(RunsPacked(groups, packing.alone))
     return [*packing.groups, *([run] for run in untrained)]
-
-
-def _run_bytes(run: ResolvedRun) -> int:
-    """What a run adds to its group's memory; its weights, gradients and moments are small beside its activations."""
-    config = run.resolved
-    characters = max(sum(map(len, example.texts)) for example in run.data.train)
-    return activation_bytes(
-        read_config(config.model),
-        rows=config.training.batch_size,
-        length=min(int(config.task.max_length), characters // _CHARACTERS_PER_TOKEN + _SPECIAL_TOKENS),
-        bytes_per_number=2 if config.training.dtype in ("bfloat16", "float16") else 4,
-    )
-
-
-def _free_bytes(device: str) -> int:
-    """Half of what is free: the rest is the base's, and the allocator's."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0] // 2
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _store_outputs(stage: Stage, base: Base, workshop: Workshop) -> bool:

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.config import ExecutionConfig, KeepWeights, ModelConfig, Readout, RunConfig, StudyConfig
+from adaptlab.config import (
+    Engine,
+    ExecutionConfig,
+    KeepWeights,
+    ModelConfig,
+    Readout,
+    RunConfig,
+    RunIdentity,
+    StudyConfig,
+)
+from adaptlab.engines.packing import CHECKPOINTING, activation_bytes, chosen_engine, pack
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Method, Setup
@@ -38,6 +49,7 @@ _BYTES = 4  # trained numbers are float32
 #: What of a training its costs depend on.
 _COST_KEYS = {"batch_size", "epochs", "steps", "eval_every", "dtype", "optimizer"}
 _ADDS = ("layers", "prompt")
+_CHARACTERS_PER_TOKEN, _SPECIAL_TOKENS = 3, 4  # at the least
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,9 @@ class Plan:
         batch_size: rows of a step.
         forecast: what one of the runs takes; ``None`` where it was not asked for, or cannot be told (see ``notes``).
         disk_bytes: of the weights that all these runs keep, and the checkpoint of one that is running.
+        engine: what ``--engine`` comes to here.
+        groups: numbers of the groups, counted from 1, in which the fused engine would train these runs with others.
+        alone: why it would train them alone; empty if it would not.
     """
 
     model: str
@@ -82,6 +97,20 @@ class Plan:
     batch_size: int = 0
     forecast: Forecast | None = None
     disk_bytes: int = 0
+    engine: Engine = "solo"
+    groups: tuple[int, ...] = ()
+    alone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A run as packing looks at it: whatever it is decided to be, equal content has equal words."""
+
+    name: str
+    resolved: RunConfig
+    identity: RunIdentity
+    plan: int
+    bytes: int
 
 
 @dataclass
@@ -121,7 +150,7 @@ def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> l
     problems: dict[str, None] = {}
     for runs in groups.values():
         run = runs[0]
-        rows = f"{run.task.model_dump_json(exclude={'max_length'})}|{run.readout == 'head'}"
+        rows = _rows_key(run)
         if rows not in labels:
             tasks[rows] = find_task(run.task.name).load(run.task, access) if with_task else None
             labels[rows] = _labels(run, tasks[rows])
@@ -135,7 +164,72 @@ def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> l
             problems.update(dict.fromkeys(error.problems))
     if problems:
         raise ConfigError(problems)
-    return plans
+    data = [tasks[_rows_key(runs[0])] for runs in groups.values()]
+    return _grouped(plans, list(groups.values()), data, study.execution)
+
+
+def _grouped(
+    plans: list[Plan], runs: list[list[RunConfig]], data: list[TaskData | None], execution: ExecutionConfig
+) -> list[Plan]:
+    """``plans`` with the groups that the fused engine would make of their runs on this machine."""
+    on = resolve_device(execution.device)
+    engine = chosen_engine(execution.engine, on)
+    candidates = []
+    for number, (some, rows) in enumerate(zip(runs, data, strict=True)):
+        if not methods.get(some[0].method.name).trains:
+            continue
+        for run in (_decided(run, on) for run in some):
+            same = RunIdentity(
+                weights=run.model.id, data=run.task.model_dump_json(), task=run.task.name, task_version=0
+            )
+            candidates.append(_Candidate(str(len(candidates)), run, same, number, run_bytes(run, rows)))
+    packing = pack(
+        candidates,
+        lambda run: methods.get(run.resolved.method.name).placement,
+        run_bytes=lambda run: run.bytes,
+        budget_bytes=free_bytes(on),
+        all_alone=CHECKPOINTING if execution.gradient_checkpointing else None,
+    )
+    together = [group for group in packing.groups if len(group) > 1]
+    numbers: dict[int, set[int]] = {}
+    for number, group in enumerate(together, start=1):
+        for run in group:
+            numbers.setdefault(run.plan, set()).add(number)
+    reasons = {run.plan: packing.alone[run.name] for run in candidates if run.name in packing.alone}
+    return [
+        replace(one, engine=engine, groups=tuple(sorted(numbers.get(i, ()))), alone=reasons.get(i, ""))
+        for i, one in enumerate(plans)
+    ]
+
+
+def run_bytes(run: RunConfig, data: TaskData | None) -> int:
+    """What ``run`` adds to its group's memory; its weights, gradients and moments are small beside its activations.
+
+    Before anything is tokenised: of the longest row, at the least, without ``data`` of the maximal length.
+    """
+    length = int(run.task.max_length)
+    if data is not None:
+        characters = max(sum(map(len, example.texts)) for example in data.train)
+        length = min(length, characters // _CHARACTERS_PER_TOKEN + _SPECIAL_TOKENS)
+    return activation_bytes(
+        read_config(run.model),
+        rows=run.training.batch_size,
+        length=length,
+        bytes_per_number=2 if run.training.dtype in ("bfloat16", "float16") else 4,
+    )
+
+
+def free_bytes(device: str) -> int:
+    """What a group may add to the base's memory. Half of what is free: the rest is the base's, and the allocator's."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0] // 2
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _rows_key(run: RunConfig) -> str:
+    return f"{run.task.model_dump_json(exclude={'max_length'})}|{run.readout == 'head'}"
 
 
 def _plan(runs: list[RunConfig], model: nn.Module, layout: Layout, labels: Labels, task: str | None) -> Plan:

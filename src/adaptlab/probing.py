@@ -160,7 +160,7 @@ def _key(run: ResolvedRun, workshop: Workshop, shapes: list[tuple[int, int]]) ->
     where = environment(device=workshop.device, device_name=name, threads=torch.get_num_threads())
     parts = (
         _VERSION,
-        cost_key(run, workshop.execution.micro_batch_size),
+        cost_key(run, workshop.execution),
         shapes,
         where.fingerprint,
         sorted(where.packages.items()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_iter
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from adaptlab.config import RunConfig
+from adaptlab.engines.fused import bare
 from adaptlab.measure.flops import Counted, TrainingFlops, count, fit, formulas, optimizer_flops
 from adaptlab.measure.machine import Machine
 from adaptlab.methods._base import Attached
@@ -34,6 +35,7 @@ from adaptlab.models.load import Base
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, functional_dropout, key_dropout
 from adaptlab.training.modes import Modes
 from adaptlab.training.precision import Precision
+from adaptlab.training.recompute import recompute_blocks
 from adaptlab.workshop import attach
 
 #: Bytes of an optimiser's state per trained number, and what its step holds beside that.
@@ -107,6 +109,7 @@ def simulate(
     train: tuple[Shape, ...],
     answer: Shape,
     micro_batch_size: int | None = None,
+    gradient_checkpointing: bool = False,
 ) -> Simulated:
     """Simulate training steps at the (rows, length) of ``train``, of which the first is the largest, and an answer.
 
@@ -131,6 +134,8 @@ def simulate(
         precision.prepare(attached, {})
         trained = sum(p.numel() for p in attached.trained.values())
         run = _Run(attached, layout, precision, device, max(shape[1] for shape in train))
+        if gradient_checkpointing:
+            run.recompute(layout.blocks)
         held = ledger.live
 
         answer_peak, _, answer_seconds = ledger.of(lambda: run.answer(*answer))
@@ -190,6 +195,10 @@ class _Run:
     def _inputs(self, rows: int, length: int) -> dict[str, Tensor]:
         ids = torch.zeros(rows, length, dtype=torch.long, device=self._device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def recompute(self, blocks: Sequence[str]) -> None:
+        """Train with gradient checkpointing."""
+        recompute_blocks(bare(self._attached.model), blocks, self._clock)
 
     def answer(self, rows: int, length: int) -> int:
         """One batch of answers; returns the bytes of their scores."""

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from adaptlab import readouts
 from adaptlab.config import ExecutionConfig, RunConfig
+from adaptlab.engines.fused import bare
 from adaptlab.engines.solo import Solo
+from adaptlab.errors import ConfigError
 from adaptlab.evaluation.demonstrations import Demonstrations, Fixed, choose
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Attached, Setup
@@ -33,6 +35,7 @@ from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
 from adaptlab.training.outputs import Store
 from adaptlab.training.precision import CastCache, Precision
+from adaptlab.training.recompute import recompute_blocks
 
 #: Fewer are tokenised sooner than a file is found.
 _FEWEST_ROWS_ON_DISK = 500
@@ -137,6 +140,8 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     precision.prepare(attached, {} if attached.method.placement == "base" else workshop.casts)
     clock = DropoutClock()
     key_dropout(attached.model, base.layout.blocks, clock)
+    if workshop.execution.gradient_checkpointing:
+        _recompute(attached, base, clock)
     plan = BatchPlan(data.lengths, training.batch_size)
     collate: Collate = partial(readout.collate, device=workshop.device)
     if isinstance(readout, readouts.Verbalizer) and readout.setting.distils:
@@ -166,6 +171,16 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     )
 
     return Stage(member, backward, precision, clock, readout)
+
+
+def _recompute(attached: Attached, base: Base, clock: DropoutClock) -> None:
+    """Gradient checkpointing for a run's model."""
+    if attached.method.placement == "prompt":
+        raise ConfigError(
+            f"--gradient-checkpointing was given with {attached.method.name}, whose prefixes pass through what blocks "
+            f"keep between passes: leave it out, or save memory with --micro-batch-size."
+        )
+    recompute_blocks(bare(attached.model), base.layout.blocks, clock)
 
 
 def _taught(

@@ -28,7 +28,8 @@ _RUNS = {
     "--max-length", "--data-seed", "--data-root", "--text-columns", "--label-column", "--delimiter", "--epochs",
     "--steps", "--batch-size", "--learning-rate", "--head-learning-rate", "--optimizer", "--schedule",
     "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights",
-    "--device", "--threads", "--micro-batch-size", "--measure", "--engine", "--allow-pickle", "--trust-remote-code",
+    "--device", "--threads", "--micro-batch-size", "--gradient-checkpointing", "--measure", "--engine",
+    "--allow-pickle", "--trust-remote-code",
     "--out",
 }  # fmt: skip
 _LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "--launch"}

@@ -219,6 +219,50 @@ def test_planned_operations_are_the_records(adaptlab: Command, tiny_flags: list[
     assert planned["forecast"]["train_flops"] == pytest.approx(record["cost"]["train_flops"], rel=1e-9)
 
 
+def test_gradient_checkpointing_is_planned_as_it_is_run(adaptlab: Command, tiny_flags: list[str]) -> None:
+    flags = (*tiny_flags, "--methods", "full", "--seeds", "1", "--dtype", "float32", "--batch-size", "64")
+    (plain,) = json.loads(adaptlab("plan", *flags, "--json").out)
+    (planned,) = json.loads(adaptlab("plan", *flags, "--gradient-checkpointing", "--json").out)
+    assert planned["forecast"]["memory"]["activations"] < plain["forecast"]["memory"]["activations"]
+    assert planned["forecast"]["train_flops"] > plain["forecast"]["train_flops"]
+    records = {}
+    for out, more in (("with", ("--gradient-checkpointing",)), ("without", ())):
+        done = adaptlab("compare", *flags, *more, "--out", out)
+        assert done.code == 0, done.err
+        records[out] = json.loads(next(Path(out).glob("runs/*/record.json")).read_text())
+    assert records["with"]["cost"]["train_flops"] == pytest.approx(planned["forecast"]["train_flops"], rel=1e-9)
+    assert records["with"]["training"]["gradient_checkpointing"]
+    assert records["with"]["id"] == records["without"]["id"]
+    assert records["with"]["metrics"] == records["without"]["metrics"]
+
+
+def test_gradient_checkpointing_is_refused_where_prefixes_pass_through_caches(
+    adaptlab: Command, tiny_flags: list[str]
+) -> None:
+    adaptlab("compare", *tiny_flags, "--methods", "prefix-tuning", "--seeds", "1", "--gradient-checkpointing",
+             "--out", "study")  # fmt: skip
+    record = json.loads(next(Path("study").glob("runs/*/record.json")).read_text())
+    assert record["status"] == "failed"
+    assert "--gradient-checkpointing was given with prefix-tuning" in record["error"]["message"]
+
+
+def test_a_plan_says_which_runs_would_share_passes_and_why_others_do_not(
+    adaptlab: Command, tiny_flags: list[str]
+) -> None:
+    flags = (*tiny_flags, "--methods", "lora,ia3,full,prompt-tuning", "--seeds", "2", "--device", "cpu")
+    plans = {one["method"]: one for one in json.loads(adaptlab("plan", *flags, "--json").out)}
+    assert {name: one["groups"] for name, one in plans.items()} == {
+        "lora": [1], "ia3": [1], "full": [], "prompt-tuning": [],
+    }  # fmt: skip
+    assert {one["engine"] for one in plans.values()} == {"solo"}
+    assert "base itself" in plans["full"]["alone"]
+    shown = adaptlab("plan", *flags, "--engine", "fused").out
+    assert "Fused, group 1: lora, ia3." in shown
+    assert "Solo, the method changes the base itself: full." in shown
+    apart = adaptlab("plan", *flags, "--engine", "fused", "--gradient-checkpointing").out
+    assert "computed anew, for one run at a time: lora, ia3." in apart.replace("\n", " ")
+
+
 def test_what_does_not_fit_is_told_with_the_flags_that_help(
     adaptlab: Command, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

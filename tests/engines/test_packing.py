@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig, TrainingConfig
-from adaptlab.engines.packing import NO_PARTNER, activation_bytes, chosen_engine, pack
+from adaptlab.engines.packing import CHECKPOINTING, NO_PARTNER, activation_bytes, chosen_engine, pack
 from adaptlab.methods import registry
 
 
@@ -71,6 +71,13 @@ def test_methods_that_change_the_base_run_alone_and_it_is_said_why() -> None:
     assert groups == [["a", "c"], ["b"], ["d"], ["e"]]
     assert set(alone) == {"b", "d", "e"}
     assert "base" in alone["b"]
+
+
+def test_what_keeps_all_runs_alone_is_said_of_each_that_has_no_reason_of_its_own() -> None:
+    groups, alone = names([Run("a"), Run("b", seed=1), Run("c", "full")], all_alone=CHECKPOINTING)
+    assert groups == [["a"], ["b"], ["c"]]
+    assert alone == {"a": CHECKPOINTING, "b": CHECKPOINTING, "c": alone["c"]}
+    assert "base" in alone["c"]
 
 
 def test_a_group_takes_what_memory_holds_and_the_next_one_the_rest() -> None:

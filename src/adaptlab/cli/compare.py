@@ -68,6 +68,7 @@ def compare(
     device: f.Device = None,
     threads: f.Threads = None,
     micro_batch_size: f.MicroBatchSize = None,
+    gradient_checkpointing: f.GradientCheckpointing = False,
     measure: f.Measure = None,
     track: f.Track = None,
     track_project: f.TrackProject = None,

@@ -158,6 +158,9 @@ Launch = Annotated[
 MicroBatchSize = Annotated[
     str | None, _option("--micro-batch-size", "B", "Rows at once; gradients add up to a batch. Saves memory.", _WHERE)
 ]
+GradientCheckpointing = Annotated[
+    bool, _option("--gradient-checkpointing", "", "Compute blocks anew in the backward pass. Saves memory.", _WHERE)
+]
 Measure = Annotated[
     str | None,
     _option("--measure", "auto|probe|run", "Who measures memory and step: the run, or a probe on its own.", _WHERE),

@@ -69,6 +69,7 @@ def plan(
     device: f.Device = None,
     threads: f.Threads = None,
     micro_batch_size: f.MicroBatchSize = None,
+    gradient_checkpointing: f.GradientCheckpointing = False,
     measure: f.Measure = None,
     track: f.Track = None,
     track_project: f.TrackProject = None,
@@ -108,6 +109,8 @@ def plan(
         output.show(_costs(costed), _memory(costed))
         for line in _verdicts(costed):
             output.line(line)
+    for line in _groups(plans):
+        output.line(line)
     for note in dict.fromkeys(note for one in plans for note in one.notes):
         output.note(f"Note: {note}.")
 
@@ -215,6 +218,23 @@ def _verdicts(plans: list[Plan]) -> list[str]:
     if ahead.steps is not None and not ahead.exact_lengths:
         lines.append("The tokenizer is not here: lengths are estimated from words.")
     return lines
+
+
+def _groups(plans: list[Plan]) -> list[str]:
+    """Which runs the fused engine trains together, which not and why; nothing where there is one run."""
+    if sum(one.runs for one in plans) < 2:
+        return []
+    fused = plans[0].engine == "fused"
+    lines = [] if fused else ["The engine here is solo, one run after the other; --engine fused would do this:"]
+    labels: dict[int, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
+    for one in plans:
+        for number in one.groups:
+            labels.setdefault(number, []).append(one.method)
+        if one.alone:
+            reasons.setdefault(one.alone, []).append(one.method)
+    lines += [f"Fused, group {number}: {', '.join(dict.fromkeys(labels[number]))}." for number in sorted(labels)]
+    return lines + [f"Solo, {reason}: {', '.join(dict.fromkeys(names))}." for reason, names in reasons.items()]
 
 
 def size_text(count: int) -> str:

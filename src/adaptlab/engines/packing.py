@@ -15,6 +15,7 @@ REASONS: dict[Placement, str] = {
     "nothing": "the head alone is trained",
     "prompt": "the method changes what the whole model reads",
 }
+CHECKPOINTING = "with --gradient-checkpointing a block is computed anew, for one run at a time"
 NO_PARTNER = "no other run has its base, data, batches and dtype"
 
 
@@ -53,17 +54,19 @@ def pack(
     *,
     run_bytes: Callable[[R], int] = lambda run: 0,
     budget_bytes: int | None = None,
+    all_alone: str | None = None,
 ) -> Packing[R]:
     """Sort ``runs`` into groups that the fused engine can train.
 
     Args:
         run_bytes: what a run adds to the memory of its group.
         budget_bytes: what a group may add to that of the base; ``None`` for no limit.
+        all_alone: why none of them can share a pass, if that is so.
     """
     packing: Packing[R] = Packing()
     open_groups: dict[str, tuple[list[R], int]] = {}
     for run in runs:
-        reason = REASONS.get(placement(run))
+        reason = REASONS.get(placement(run), all_alone)
         if reason is not None:
             packing.groups.append([run])
             packing.alone[run.name] = reason
