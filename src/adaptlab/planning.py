@@ -174,7 +174,7 @@ def _grouped(
     """``plans`` with the groups that the fused engine would make of their runs on this machine."""
     on = resolve_device(execution.device)
     engine = chosen_engine(execution.engine, on)
-    candidates = []
+    candidates: list[_Candidate] = []
     for number, (some, rows) in enumerate(zip(runs, data, strict=True)):
         if not methods.get(some[0].method.name).trains:
             continue
@@ -193,9 +193,9 @@ def _grouped(
     together = [group for group in packing.groups if len(group) > 1]
     numbers: dict[int, set[int]] = {}
     for number, group in enumerate(together, start=1):
-        for run in group:
-            numbers.setdefault(run.plan, set()).add(number)
-    reasons = {run.plan: packing.alone[run.name] for run in candidates if run.name in packing.alone}
+        for member in group:
+            numbers.setdefault(member.plan, set()).add(number)
+    reasons = {one.plan: packing.alone[one.name] for one in candidates if one.name in packing.alone}
     return [
         replace(one, engine=engine, groups=tuple(sorted(numbers.get(i, ()))), alone=reasons.get(i, ""))
         for i, one in enumerate(plans)
