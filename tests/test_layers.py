@@ -48,7 +48,7 @@ COMPOSERS = (
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "sentence_transformers", "bitsandbytes"}
 LIGHT_PARTS = {
     "errors", "registry", "config", "runs", "tasks", "metrics", "methods", "study", "launchers", "report", "cli",
-    "signals", "resolve", "planning", "notebook", "api", "__init__", "__main__",
+    "signals", "resolve", "worker", "planning", "notebook", "api", "__init__", "__main__",
 }  # fmt: skip
 
 #: The modules that a method attaches: imported where it attaches, never by the file that names the method.

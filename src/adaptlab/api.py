@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from adaptlab.exporting import Export
     from adaptlab.planning import Plan
     from adaptlab.predictor import Predictor
+    from adaptlab.resolve import ResolvedRun
     from adaptlab.signals import StopRequest
     from adaptlab.study.schedule import Outcome, Pool
     from adaptlab.study.tuning import Do
@@ -176,15 +177,28 @@ def _opened(study: StudyConfig, out: Path, listener: Listener) -> Iterator[tuple
         else:
             pool = launcher.open(folder.path, execution, options, stop)
         stack.callback(pool.close)
+        groups = _groups(execution, pool, resolver.device)
 
         def do(wanted: Sequence[RunConfig]) -> tuple[Outcome, list[Record]]:
             found = list(map(resolver.resolve, wanted))
             unique = list({run.id: run for run in reversed(found)}.values())[::-1]  # the first of twins counts
-            outcome = run_study(folder, unique, pool, execution=execution, listener=listener)
+            outcome = run_study(folder, unique, pool, execution=execution, listener=listener, groups=groups)
             by_id = {record.id: record for record in outcome.records}
             return outcome, [by_id[run.id] for run in found]
 
         yield folder, do
+
+
+def _groups(
+    execution: ExecutionConfig, pool: Pool, device: str
+) -> Callable[[Sequence[ResolvedRun]], list[list[ResolvedRun]]] | None:
+    """What sorts runs into those that train together in a launcher's job; ``None`` where each goes its own way."""
+    from adaptlab.engines.packing import chosen_engine, pack
+    from adaptlab.methods import registry as methods
+
+    if not pool.remote or pool.runs_per_job == 1 or chosen_engine(execution.engine, device) == "solo":
+        return None
+    return lambda runs: pack(runs, lambda run: methods.get(run.resolved.method.name).placement).groups
 
 
 def _inline(folder: StudyFolder, execution: ExecutionConfig, listener: Listener, stop: StopRequest) -> Pool:

@@ -77,11 +77,14 @@ class Resolver:
 
     Args:
         on: what the runs will compute on, ``cpu`` or ``cuda``, where that is not this machine's.
+
+    Attributes:
+        device: what they will compute on.
     """
 
     def __init__(self, execution: ExecutionConfig, *, on: str | None = None) -> None:
         self._access = DataAccess(data_root=execution.data_root)
-        self._device = on or device(execution.device)
+        self.device = on or device(execution.device)
         self._data: dict[str, TaskData] = {}
         self._weights: dict[str, str] = {}
         self._model_configs: dict[str, dict[str, Any]] = {}
@@ -127,7 +130,7 @@ class Resolver:
     def _training(self, run: RunConfig, rows: int) -> TrainingConfig:
         """The run's optimisation with nothing left to decide; none at all where nothing is trained."""
         given, method = run.training, methods.get(run.method.name)
-        decided = dtype(given.dtype, self._device)
+        decided = dtype(given.dtype, self.device)
         if not method.trains:
             rate = method.learning_rates.default
             return TrainingConfig(dtype=decided, steps=0, epochs=0, eval_every=1, learning_rate=rate)
@@ -175,7 +178,7 @@ class Resolver:
                 continue
             tried.add(key)
             try:
-                check_method(*models[name], run.resolved, self._device)
+                check_method(*models[name], run.resolved, self.device)
             except ConfigError as error:
                 problems.update(dict.fromkeys(error.problems))
         if problems:

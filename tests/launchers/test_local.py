@@ -67,7 +67,7 @@ def test_a_run_that_kills_every_worker_fails_and_the_others_do_not(
     (tmp_path / "sitecustomize.py").write_text(
         "import adaptlab.worker as w, os\n"
         "run = w.Worker.run\n"
-        "w.Worker.run = lambda self, folder: os._exit(9) if '-head-' in folder.name else run(self, folder)\n"
+        "w.Worker.run = lambda self, job: os._exit(9) if '-head-' in job[0].name else run(self, job)\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     events: list[Event] = []

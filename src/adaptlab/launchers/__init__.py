@@ -20,7 +20,8 @@ def options_of(execution: ExecutionConfig) -> tuple[Launcher, LaunchOptions] | t
     """The launcher that ``execution`` names and its options; no launcher for ``inline``.
 
     Raises:
-        ConfigError: no launcher has that name, or an option is not the launcher's or has a wrong value.
+        ConfigError: no launcher has that name, or an option is not the launcher's, has a wrong value, or leaves the
+            engine nothing to fuse.
     """
     from adaptlab.study.wording import problems_of
 
@@ -33,8 +34,14 @@ def options_of(execution: ExecutionConfig) -> tuple[Launcher, LaunchOptions] | t
         raise unknown_name("launcher", name, ["inline", *registry.names()])
     launcher = registry.get(name)
     try:
-        return launcher, launcher.Config.model_validate(given)
+        options = launcher.Config.model_validate(given)
     except ValidationError as error:
         allowed = {"": list(launcher.Config.model_fields)}
         problems = problems_of(error, given, allowed, named=f"{name}.")
         raise ConfigError(f"--launch: {problem.message}." for problem in problems) from error
+    if execution.engine == "fused" and getattr(options, "runs_per_job", None) == 1:
+        raise ConfigError(
+            f"--engine fused trains the runs of a job together, and a job of --launcher {name} has one: give --launch "
+            "runs_per_job=N, or leave --engine out."
+        )
+    return launcher, options

@@ -7,9 +7,11 @@ what became of the run stands in its record.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +60,12 @@ class Launcher(ABC):
 def command(folders: Sequence[str]) -> list[str]:
     """The command that does these runs, with this interpreter."""
     return [sys.executable, "-m", "adaptlab", "run-one", "--quiet", *folders]
+
+
+def answers(lines: Iterable[bytes]) -> Iterator[dict[str, str]]:
+    """What the command told of its runs on stdout, among whatever else was printed there."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            told = json.loads(line)
+            if isinstance(told, dict) and {"run", "status"} <= told.keys():
+                yield {"run": str(told["run"]), "status": str(told["status"]), "error": str(told.get("error", ""))}

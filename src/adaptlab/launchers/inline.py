@@ -25,6 +25,7 @@ class InlinePool:
 
     capacity: int | None = None
     remote: bool = False
+    runs_per_job: int | None = 1  # groups are formed of all that it was given
 
     def __init__(
         self,
@@ -38,9 +39,9 @@ class InlinePool:
         self._submitted: dict[str, tuple[Any, RunFolder]] = {}  # by the run's id
         self._groups: deque[Sequence[Any]] = deque()
 
-    def submit(self, run: Any, folder: RunFolder) -> None:
-        """Take a run."""
-        self._submitted[run.id] = (run, folder)
+    def submit(self, job: Jobs) -> None:
+        """Take runs."""
+        self._submitted.update((run.id, (run, folder)) for run, folder in job)
 
     def wait(self) -> Sequence[Ended]:
         """Execute the next group, but for runs that another process holds or has settled meanwhile."""

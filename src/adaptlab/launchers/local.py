@@ -7,14 +7,13 @@ import json
 import os
 import selectors
 import subprocess
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from adaptlab.config import ExecutionConfig
 from adaptlab.errors import InterruptedRunError
-from adaptlab.launchers._base import Launcher, LaunchOptions, command
+from adaptlab.launchers._base import Launcher, LaunchOptions, answers, command
 from adaptlab.runs.store import RunFolder
 from adaptlab.signals import StopRequest
 from adaptlab.study.schedule import Ended
@@ -50,29 +49,30 @@ class LocalPool:
 
     def __init__(self, logs: Path, places: Sequence[dict[str, str]], stop: StopRequest) -> None:
         self.capacity: int | None = len(places)
+        self.runs_per_job: int | None = None
         self._logs = logs
         self._free = [_Worker(logs / f"{number}.log", place) for number, place in enumerate(places)]
         self._at_work: list[_Worker] = []
         self._stop = stop
 
-    def submit(self, run: Any, folder: RunFolder) -> None:
-        """Give a run to a worker that has none."""
+    def submit(self, job: Sequence[tuple[Any, RunFolder]]) -> None:
+        """Give a job to a worker that has none."""
         worker = self._free.pop()
-        worker.take(folder)
+        worker.take([folder for _, folder in job])
         self._at_work.append(worker)
 
     def wait(self) -> Sequence[Ended]:
         """What workers have answered, or that one has died."""
-        ended = []
+        ended: list[Ended] = []
         with selectors.DefaultSelector() as selector:
-            for worker in self._at_work:
-                selector.register(worker.output, selectors.EVENT_READ, worker)
+            for each in self._at_work:
+                selector.register(each.output, selectors.EVENT_READ, each)
             for key, _ in selector.select(_WAIT_SECONDS):
-                answer = key.data.answer()
-                if answer is not None:
-                    ended.append(answer)
-                    self._at_work.remove(key.data)
-                    self._free.append(key.data)
+                worker: _Worker = key.data
+                ended += worker.answers()
+                if not worker.runs:
+                    self._at_work.remove(worker)
+                    self._free.append(worker)
         if self._stop():
             raise InterruptedRunError(
                 "Stopped, as asked: workers write their checkpoints, and the same command goes on."
@@ -88,15 +88,17 @@ class LocalPool:
 
 
 class _Worker:
-    """A process of ``adaptlab run-one -``: a folder goes in, a line of JSON comes out. It starts again if it died."""
+    """A process of ``adaptlab run-one -``: a line of folders goes in, a line of JSON for each comes out.
+
+    It starts again if it died. ``runs`` are those it has not answered for yet.
+    """
 
     def __init__(self, log: Path, variables: dict[str, str]) -> None:
         self._log = log
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self._read = b""
-        self._lines: deque[bytes] = deque()
-        self._run = ""
+        self.runs: list[str] = []
 
     @property
     def output(self) -> int:
@@ -105,30 +107,35 @@ class _Worker:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
-    def take(self, folder: RunFolder) -> None:
-        """Begin a run."""
-        self._run = folder.name
-        line = f"{folder.path.absolute()}\n".encode()
+    def take(self, folders: Sequence[RunFolder]) -> None:
+        """Begin a job."""
+        self.runs = [folder.name for folder in folders]
+        line = json.dumps([str(folder.path.absolute()) for folder in folders])
         with contextlib.suppress(BrokenPipeError):
-            self._started().stdin.write(line)  # type: ignore[union-attr]
+            self._started().stdin.write(f"{line}\n".encode())  # type: ignore[union-attr]
 
-    def answer(self) -> Ended | None:
-        """What became of the run, once the worker has said so or has died."""
+    def answers(self) -> list[Ended]:
+        """What became of runs, as the worker has said; of all of them once it has died."""
         assert self._process is not None
         piece = os.read(self.output, 65536)
         *lines, self._read = (self._read + piece).split(b"\n")
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                told = json.loads(line)
-                if told["run"] == self._run:
-                    return Ended(self._run, told["status"] == "busy", told.get("error", ""))
-        if piece:
-            return None
+        ended = [
+            Ended(told["run"], told["status"] == "busy", told["error"])
+            for told in answers(lines)
+            if told["run"] in self.runs
+        ]
+        for each in ended:
+            self.runs.remove(each.name)
+        return ended if piece else [*ended, *self._died()]
+
+    def _died(self) -> list[Ended]:
+        assert self._process is not None
         code = self._process.wait()
         self._process.__exit__(None, None, None)
         self._process, self._read = None, b""
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        return Ended(self._run, reason=f"{how}; see {self._log.parent.name}/{self._log.name}")
+        left, self.runs = self.runs, []
+        return [Ended(name, reason=f"{how}; see {self._log.parent.name}/{self._log.name}") for name in left]
 
     def dismiss(self) -> None:
         """Nothing more comes; a run that is under way is asked to stop at its next step."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from adaptlab.config import ExecutionConfig
 from adaptlab.errors import ConfigError, InterruptedRunError
-from adaptlab.launchers._base import Launcher, LaunchOptions, command
+from adaptlab.launchers._base import Launcher, LaunchOptions, answers, command
 from adaptlab.runs.store import RunFolder
 from adaptlab.signals import StopRequest
 from adaptlab.study.schedule import Ended
@@ -26,6 +26,9 @@ class RayOptions(LaunchOptions):
     cpus: float | None = Field(default=None, gt=0, description="--threads by default, else 1")
     gpus: float = Field(default=0, ge=0)
     memory_gb: float | None = Field(default=None, gt=0)
+    runs_per_job: int = Field(
+        default=1, ge=1, description="runs of a task, which train together if the engine is fused"
+    )
 
 
 class Ray(Launcher):
@@ -55,24 +58,26 @@ class Ray(Launcher):
         task = ray.remote(_run_one).options(
             num_cpus=options.cpus or execution.threads or 1, num_gpus=options.gpus, memory=memory, max_retries=0
         )
-        return RayPool(task, stop, started=started)
+        return RayPool(task, options.runs_per_job, stop, started=started)
 
 
 class RayPool:
-    """Every run is a task; one that dies with its node is handed out again by the schedule, with its checkpoint."""
+    """Every job is a task; one that dies with its node is handed out again by the schedule, with its checkpoint."""
 
     capacity: int | None = None
     remote: bool = True
 
-    def __init__(self, task: Any, stop: StopRequest, *, started: bool) -> None:
+    def __init__(self, task: Any, runs_per_job: int, stop: StopRequest, *, started: bool) -> None:
+        self.runs_per_job: int | None = runs_per_job
         self._task = task
         self._stop = stop
         self._started = started
-        self._running: dict[Any, str] = {}
+        self._running: dict[Any, list[str]] = {}
 
-    def submit(self, run: Any, folder: RunFolder) -> None:
-        """Make a task of a run."""
-        self._running[self._task.remote(command([str(folder.path.absolute())]))] = folder.name
+    def submit(self, job: Sequence[tuple[Any, RunFolder]]) -> None:
+        """Make a task of a job."""
+        call = command([str(folder.path.absolute()) for _, folder in job])
+        self._running[self._task.remote(call)] = [folder.name for _, folder in job]
 
     def wait(self) -> Sequence[Ended]:
         """Tasks that have ended or were lost."""
@@ -81,7 +86,7 @@ class RayPool:
         if self._stop():
             raise InterruptedRunError("Stopped, as asked: the same command goes on from the last checkpoints.")
         done, _ = ray.wait(list(self._running), num_returns=1, timeout=_WAIT_SECONDS)
-        return [self._ended(reference) for reference in done]
+        return [ended for reference in done for ended in self._ended(reference)]
 
     def close(self) -> None:
         """Cancel what still runs; stop the cluster if it is ours."""
@@ -93,15 +98,17 @@ class RayPool:
         if self._started:
             ray.shutdown()
 
-    def _ended(self, reference: Any) -> Ended:
+    def _ended(self, reference: Any) -> list[Ended]:
         import ray
 
-        name = self._running.pop(reference)
+        names = self._running.pop(reference)
         try:
             code, said = ray.get(reference)
         except ray.exceptions.RayError as error:
-            return Ended(name, reason=f"{type(error).__name__}: {str(error).splitlines()[0]}")
-        return Ended(name, busy='"busy"' in said, reason=f"exit code {code}: {said[-300:]}")
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            return [Ended(name, reason=reason) for name in names]
+        busy = {told["run"] for told in answers(said.encode().splitlines()) if told["status"] == "busy"}
+        return [Ended(name, busy=name in busy, reason=f"exit code {code}: {said[-300:]}") for name in names]
 
 
 def _run_one(call: list[str]) -> tuple[int, str]:

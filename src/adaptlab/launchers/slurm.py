@@ -88,20 +88,20 @@ class SlurmPool:
 
     def __init__(self, executor: Any, runs_per_job: int, stop: StopRequest, *, wait: bool) -> None:
         self._executor = executor
-        self._runs_per_job = runs_per_job
+        self.runs_per_job: int | None = runs_per_job
         self._stop = stop
         self._wait = wait
-        self._folders: list[RunFolder] = []
+        self._collected: list[list[RunFolder]] = []
         self._jobs: dict[submitit.Job[Any], list[str]] = {}
         self._gone_since: dict[str, float] = {}
 
-    def submit(self, run: Any, folder: RunFolder) -> None:
-        """Take a run for the next array."""
-        self._folders.append(folder)
+    def submit(self, job: Sequence[tuple[Any, RunFolder]]) -> None:
+        """Take a job for the next array."""
+        self._collected.append([folder for _, folder in job])
 
     def wait(self) -> Sequence[Ended]:
         """Submit what was collected; then the jobs that have left the queue."""
-        if self._folders:
+        if self._collected:
             self._submit_array()
         if not self._wait:
             raise HandedOverError(f"{len(self._jobs)} jobs are with Slurm. {self._cancelling()}")
@@ -123,8 +123,7 @@ class SlurmPool:
     def _submit_array(self) -> None:
         from adaptlab.launchers._slurm_job import RunOne
 
-        parts = [self._folders[i : i + self._runs_per_job] for i in range(0, len(self._folders), self._runs_per_job)]
-        self._folders = []
+        parts, self._collected = self._collected, []
         with self._executor.batch():
             jobs = [self._executor.submit(RunOne([str(f.path.absolute()) for f in part])) for part in parts]
         self._jobs.update(zip(jobs, ([folder.name for folder in part] for part in parts), strict=True))

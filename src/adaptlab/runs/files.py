@@ -23,11 +23,12 @@ class BusyError(StudyError):
     """Another process holds the lock."""
 
 
-def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
+def write_atomically(path: Path, content: bytes, *, private: bool = False, synced: bool = True) -> None:
     """Replace ``path`` by ``content``: afterwards the file holds all of the old content or all of the new.
 
     Args:
         private: nobody but its owner may read it.
+        synced: return once it is on the disk, where a power cut leaves it; a killed process never takes it.
 
     Raises:
         StudyError: the disk is full, the folder read-only, ...; the old file is untouched, no temporary one is left.
@@ -35,12 +36,13 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False) -> No
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         try:
-            _write_synced(temporary, content, 0o600 if private else 0o644)
+            _write(temporary, content, 0o600 if private else 0o644, synced=synced)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        if synced:
+            _sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -143,11 +145,12 @@ def _without_folder(text: str, folder: str, name: str) -> str:
     return re.sub(rf"{re.escape(folder)}(?![\w.-])", name, text)
 
 
-def _write_synced(path: Path, content: bytes, mode: int) -> None:
+def _write(path: Path, content: bytes, mode: int, *, synced: bool) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         _write_all(descriptor, content)
-        os.fsync(descriptor)
+        if synced:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -32,7 +33,7 @@ from adaptlab.runs.files import (
 )
 from adaptlab.runs.record import SCHEMA, CurvePoint, Record
 
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*-(?P<id>[0-9a-f]{8})")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*-[0-9a-f]{8}")
 
 
 class Item(Protocol):
@@ -261,19 +262,32 @@ class StudyFolder:
             ) from error
 
     def run(self, name: str) -> RunFolder:
-        """The folder of the run called ``name``, which ends in the first 8 digits of its id.
+        """The folder of the run called ``name``; as :meth:`folders`."""
+        (folder,) = self.folders([name])
+        return folder
 
-        A run that is already there under another label (a later study tells variants apart) keeps its folder.
+    def folders(self, names: Sequence[str]) -> list[RunFolder]:
+        """The folders of the runs called ``names``, each of which ends in the first 8 digits of its run's id.
+
+        A run that is already there under another label (a later study tells variants apart) keeps its folder. What is
+        there is listed once, however many names are asked for.
         """
-        match = _RUN_NAME.fullmatch(name)
-        if match is None:
-            raise StudyError(f"'{name}' cannot name a run: it must be one folder name that ends in 8 digits of its id.")
+        for name in names:
+            if _RUN_NAME.fullmatch(name) is None:
+                raise StudyError(
+                    f"'{name}' cannot name a run: it must be one folder name that ends in 8 digits of its id."
+                )
         runs = self.path / "runs"
         with self._lock():
-            present = sorted(path for path in runs.glob(f"*-{match['id']}") if path.is_dir())
-            folder = present[0] if present else runs / name
-            _make_folder(folder)
-        return RunFolder(folder)
+            _make_folder(runs)
+            with os.scandir(runs) as entries:
+                there = sorted((entry.name for entry in entries if _is_run(entry)), reverse=True)
+            present = {name[-8:]: name for name in there}  # the first by name counts
+            for name in names:
+                if name[-8:] not in present:
+                    _make_folder(runs / name)
+                    present[name[-8:]] = name
+        return [RunFolder(runs / present[name[-8:]]) for name in names]
 
     def runs(self) -> list[RunFolder]:
         """Every run's folder, by name."""
@@ -344,6 +358,10 @@ class StudyFolder:
             raise StudyError(
                 f"{self.path} is not empty and has no study.yaml of adaptlab: give a new or empty folder for --out."
             )
+
+
+def _is_run(entry: os.DirEntry[str]) -> bool:
+    return _RUN_NAME.fullmatch(entry.name) is not None and entry.is_dir()
 
 
 def safe_name(text: str) -> str:

@@ -7,9 +7,11 @@ ended. How the run ended is read from its record, and only from there.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -46,6 +48,7 @@ class Runnable(Protocol):
 
 
 R = TypeVar("R", bound=Runnable)
+_Job = list[tuple[R, RunFolder]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,12 @@ class Pool(Protocol):
     def remote(self) -> bool:
         """Whether jobs are other processes, which find theirs in ``job.json``."""
 
-    def submit(self, run: Any, folder: RunFolder) -> None:
-        """Take a run; its folder is there."""
+    @property
+    def runs_per_job(self) -> int | None:
+        """How many runs may share a job; ``None``: as many as train together."""
+
+    def submit(self, job: Sequence[tuple[Any, RunFolder]]) -> None:
+        """Take runs that share a job; their folders are there."""
 
     def wait(self) -> Sequence[Ended]:
         """Jobs that have ended since the last call, after about a second if there are none.
@@ -98,21 +105,29 @@ class Outcome:
 
 
 def run_study(
-    study: StudyFolder, runs: Sequence[R], pool: Pool, *, execution: ExecutionConfig, listener: Listener
+    study: StudyFolder,
+    runs: Sequence[R],
+    pool: Pool,
+    *,
+    execution: ExecutionConfig,
+    listener: Listener,
+    groups: Callable[[Sequence[R]], list[list[R]]] | None = None,
 ) -> Outcome:
     """Have every run of ``runs`` done that has no settled record.
 
     A run that another process holds is looked at again at the end, until it is settled or free.
 
+    Args:
+        groups: sorts runs into those that train together, and so share a job; ``None`` if none do.
+
     Raises:
         InterruptedRunError: as the pool's ``wait``; the same call goes on from there.
     """
-    schedule = _Schedule[R](study, pool, execution, listener)
+    schedule = _Schedule[R](study, pool, execution, listener, groups)
     records: dict[str, Record] = {}
     waiting: list[tuple[R, RunFolder]] = []
     names, skipped = [], []
-    for run in runs:
-        folder = study.run(run.name)
+    for run, folder in zip(runs, study.folders([run.name for run in runs]), strict=True):
         names.append(folder.name)
         record = _relabelled(study, folder, run.label)
         if record is None:
@@ -132,11 +147,19 @@ def run_study(
 class _Schedule(Generic[R]):
     """Hands runs to a pool, and hands out again what came back unsettled."""
 
-    def __init__(self, study: StudyFolder, pool: Pool, execution: ExecutionConfig, listener: Listener) -> None:
+    def __init__(
+        self,
+        study: StudyFolder,
+        pool: Pool,
+        execution: ExecutionConfig,
+        listener: Listener,
+        groups: Callable[[Sequence[R]], list[list[R]]] | None,
+    ) -> None:
         self._study = study
         self._pool = pool
         self._execution = execution
         self._listener = listener
+        self._groups = groups
         self._follower = Follower(listener) if pool.remote else None
         self._attempts: Counter[str] = Counter()
         self._weights = Weights(study, execution.keep_weights)
@@ -144,31 +167,47 @@ class _Schedule(Generic[R]):
 
     def do(self, waiting: Sequence[tuple[R, RunFolder]]) -> dict[str, Record]:
         """The records of these runs, by folder name, once all of them have one."""
-        queue, busy = deque(waiting), deque[tuple[R, RunFolder]]()
+        queue, busy = deque(self._jobs(waiting)), deque[_Job[R]]()
         out: dict[str, tuple[R, RunFolder]] = {}
-        capacity = self._pool.capacity or len(waiting)
+        at_work: dict[str, int] = {}  # the number of a run's job
+        numbers = itertools.count()
+        capacity = self._pool.capacity or max(1, len(waiting))
         while queue or busy or out:
             if not queue and not out:  # all that is left is in other hands
                 time.sleep(_POLL_SECONDS)
                 queue, busy = busy, deque()
-            while queue and len(out) < capacity:
-                run, folder = queue.popleft()
-                self._hand_out(run, folder)
-                out[folder.name] = run, folder
+            while queue and len(set(at_work.values())) < capacity:
+                job, number = queue.popleft(), next(numbers)
+                self._hand_out(job)
+                out |= {folder.name: (run, folder) for run, folder in job}
+                at_work |= {folder.name: number for _, folder in job}
             for ended in self._pool.wait():
                 run, folder = out.pop(ended.name)
+                del at_work[ended.name]
                 if ended.busy:
-                    busy.append((run, folder))
+                    busy.append([(run, folder)])
                 elif not self._take_in(run, folder, ended.reason):
-                    queue.append((run, folder))
+                    queue.append([(run, folder)])
             if self._follower is not None:
                 self._follower.look(folder for _, folder in out.values())
         return self._records
 
-    def _hand_out(self, run: R, folder: RunFolder) -> None:
+    def _jobs(self, waiting: Sequence[tuple[R, RunFolder]]) -> Iterator[_Job[R]]:
+        """Runs sorted into jobs; those that train together are spread evenly over the pool's capacity."""
+        if self._groups is None:
+            yield from _slices(waiting, self._pool.runs_per_job or 1)
+            return
+        folders = {run.id: folder for run, folder in waiting}
+        for group in self._groups([run for run, _ in waiting]):
+            even = math.ceil(len(group) / (self._pool.capacity or 1))
+            together = [(run, folders[run.id]) for run in group]
+            yield from _slices(together, min(even, self._pool.runs_per_job or even))
+
+    def _hand_out(self, job: _Job[R]) -> None:
         if self._pool.remote:
-            write_job(folder.path, Job(id=run.id, run=run.resolved, given=run.given, execution=self._execution))
-        self._pool.submit(run, folder)
+            for run, folder in job:
+                write_job(folder.path, Job(id=run.id, run=run.resolved, given=run.given, execution=self._execution))
+        self._pool.submit(job)
 
     def _take_in(self, run: R, folder: RunFolder, reason: str) -> bool:
         """Whether the run is over; if not, it must be handed out again."""
@@ -185,6 +224,10 @@ class _Schedule(Generic[R]):
         self._weights.drop(record)
         self._listener(RunEnded(folder.name, record))
         return True
+
+
+def _slices(runs: Sequence[tuple[R, RunFolder]], most: int) -> Iterator[_Job[R]]:
+    return (list(runs[i : i + most]) for i in range(0, len(runs), most))
 
 
 def _relabelled(study: StudyFolder, folder: RunFolder, label: str) -> Record | None:

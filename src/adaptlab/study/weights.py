@@ -6,7 +6,7 @@ import shutil
 
 from adaptlab.config import KeepWeights
 from adaptlab.runs.record import Record
-from adaptlab.runs.store import StudyFolder
+from adaptlab.runs.store import RunFolder, StudyFolder
 
 Variant = tuple[str, ...]
 
@@ -45,7 +45,7 @@ class Weights:
         self._delete(worse)
 
     def _delete(self, record: Record) -> None:
-        shutil.rmtree(self._study.run(record.name).adapter, ignore_errors=True)
+        shutil.rmtree(RunFolder(self._study.path / "runs" / record.name).adapter, ignore_errors=True)
 
 
 def _variant(record: Record) -> Variant:
