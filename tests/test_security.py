@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from adaptlab.config import (
     TaskConfig,
 )
 from adaptlab.errors import StudyError
+from adaptlab.launchers import local
 from adaptlab.report import write_report
 from adaptlab.runs.files import scrub
 from adaptlab.runs.job import FILE, Job, read_job, write_job
@@ -118,6 +120,27 @@ def test_a_worker_gets_its_paths_whole_and_nobody_else_can_read_them(planted: No
     write_job(tmp_path, job)
     assert read_job(tmp_path) == job
     assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+
+
+def test_what_a_worker_says_is_logged_without_secrets(
+    planted: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = f"""
+import json, os, sys
+for line in sys.stdin:
+    print("401 for {BY_ITS_LOOK} with", os.environ["PLANTED_API_KEY"], file=sys.stderr, flush=True)
+    print(json.dumps({{"run": json.loads(line)[0].rpartition("/")[2], "status": "failed"}}), flush=True)
+"""
+    monkeypatch.setattr(local, "command", lambda folders: [sys.executable, "-c", says])
+    execution = ExecutionConfig(device="cpu", threads=1, workers=1)
+    pool = local.plugin.open(tmp_path, execution, local.plugin.Config(), lambda: False)
+    for name in ("a", "b"):
+        pool.submit([(None, RunFolder(tmp_path / name))])
+        while not pool.wait():
+            pass
+    pool.close()
+    assert (tmp_path / "workers" / "0.log").read_text() == "401 for *** with ***\n" * 2
+    assert told(tmp_path) == []
 
 
 def test_what_a_proxy_or_a_remote_is_told_in_its_address_is_scrubbed() -> None:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from adaptlab.config import ExecutionConfig
+from adaptlab.runs.files import scrub
 from adaptlab.signals import StopRequest
 from adaptlab.study.schedule import Pool
 
@@ -69,3 +71,17 @@ def answers(lines: Iterable[bytes]) -> Iterator[dict[str, str]]:
             told = json.loads(line)
             if isinstance(told, dict) and {"run", "status"} <= told.keys():
                 yield {"run": str(told["run"]), "status": str(told["status"]), "error": str(told.get("error", ""))}
+
+
+def keep_log(said: IO[bytes], log: IO[bytes]) -> threading.Thread:
+    """Copy what a process says into its log, line by line and without secrets, in a thread that ends when it does."""
+
+    def copy() -> None:
+        with said:
+            for line in said:
+                log.write(scrub(line.decode(errors="replace"), working_folder=False).encode())
+                log.flush()
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    return thread

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
-from adaptlab.launchers._base import command
+from adaptlab.launchers._base import command, keep_log
+
+#: What a run started itself may outlive it and hold its output.
+_LAST_WORDS_SECONDS = 2.0
 
 
 class RunOne:
@@ -16,7 +20,8 @@ class RunOne:
 
     def __call__(self) -> int:
         """Do them; returns the exit code, which the records explain."""
-        self._child = subprocess.Popen(command(self.folders))
+        self._child = subprocess.Popen(command(self.folders), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._logging = keep_log(self._child.stdout, sys.stderr.buffer)  # type: ignore[arg-type]
         self._wait()
         return self._child.wait()
 
@@ -31,3 +36,4 @@ class RunOne:
     def _wait(self) -> None:
         """Wait without reaping: a signal's handler comes while the same thread waits, and Popen.wait holds a lock."""
         os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+        self._logging.join(_LAST_WORDS_SECONDS)

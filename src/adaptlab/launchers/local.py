@@ -13,7 +13,7 @@ from typing import Any
 
 from adaptlab.config import ExecutionConfig
 from adaptlab.errors import InterruptedRunError
-from adaptlab.launchers._base import Launcher, LaunchOptions, answers, command
+from adaptlab.launchers._base import Launcher, LaunchOptions, answers, command, keep_log
 from adaptlab.runs.store import RunFolder
 from adaptlab.signals import StopRequest
 from adaptlab.study.schedule import Ended
@@ -21,6 +21,8 @@ from adaptlab.study.schedule import Ended
 _WAIT_SECONDS = 1.0
 #: A worker that was asked to stop writes its checkpoint first.
 _STOP_SECONDS = 60.0
+#: What a worker started itself may outlive it and hold its stderr.
+_LAST_WORDS_SECONDS = 2.0
 
 
 class Local(Launcher):
@@ -131,8 +133,7 @@ class _Worker:
     def _died(self) -> list[Ended]:
         assert self._process is not None
         code = self._process.wait()
-        self._process.__exit__(None, None, None)
-        self._process, self._read = None, b""
+        self._let_go()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         left, self.runs = self.runs, []
         return [Ended(name, reason=f"{how}; see {self._log.parent.name}/{self._log.name}") for name in left]
@@ -153,23 +154,32 @@ class _Worker:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        self._process.stdout.close()  # type: ignore[union-attr]
-        self._process.wait()
+            self._process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of a process that has ended; its last words are in its log then."""
+        assert self._process is not None
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+        self._logging.join(_LAST_WORDS_SECONDS)
+        self._process, self._read = None, b""
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._log.parent.mkdir(exist_ok=True)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command(["-"]),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                bufsize=0,
-                env={**os.environ, **self._variables},
-                start_new_session=True,  # Ctrl-C is ours to pass on
-            )
+        self._process = subprocess.Popen(
+            command(["-"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, **self._variables},
+            start_new_session=True,  # Ctrl-C is ours to pass on
+        )
+        self._logging = keep_log(self._process.stderr, self._log.open("ab"))  # type: ignore[arg-type]
         return self._process
 
 

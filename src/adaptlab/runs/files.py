@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,7 @@ def without_secrets(text: str) -> str:
     Secrets are tokens by their look (``hf_...``), name and password in an address (``https://name:word@host``) and the
     values of environment variables whose names end in TOKEN, KEY, SECRET or PASSWORD.
     """
-    for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_VARIABLE.search(name):
-            text = text.replace(value, "***")
-    return _CREDENTIALS.sub("***", _TOKEN.sub("***", text))
+    return _without(text, _secret_values())
 
 
 def scrub(text: str, *, working_folder: bool = True) -> str:
@@ -123,11 +120,16 @@ def scrub(text: str, *, working_folder: bool = True) -> str:
 
 def scrub_document(value: Any) -> Any:
     """``value``, made of dicts, lists and scalars, with every text in it scrubbed but for the working folder."""
-    if isinstance(value, dict):
-        return {key: scrub_document(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [scrub_document(item) for item in value]
-    return scrub(value, working_folder=False) if isinstance(value, str) else value
+    secrets, home = _secret_values(), os.path.expanduser("~")
+
+    def scrubbed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: scrubbed(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [scrubbed(item) for item in value]
+        return _without_folder(_without(value, secrets), home, "~") if isinstance(value, str) else value
+
+    return scrubbed(value)
 
 
 def cannot_write(path: Path, error: OSError) -> StudyError:
@@ -137,6 +139,17 @@ def cannot_write(path: Path, error: OSError) -> StudyError:
             f"No space left to write {path}: free some and repeat the command; nothing written before is lost."
         )
     return StudyError(f"Cannot write {path} ({error.strerror or error}): check the folder and its permissions.")
+
+
+def _secret_values() -> list[str]:
+    """Values of the environment that are secrets by their names."""
+    return [value for name, value in os.environ.items() if len(value) >= 8 and _SECRET_VARIABLE.search(name)]
+
+
+def _without(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return _CREDENTIALS.sub("***", _TOKEN.sub("***", text))
 
 
 def _without_folder(text: str, folder: str, name: str) -> str:
