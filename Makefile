@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # Made last, so that an install cut short is begun again; older than what it was made from, it is out of date.
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-slow test-slurm test-ray bench bench-gpu check venv wheel clean
+.PHONY: help demo test test-slow test-slurm test-ray bench bench-gpu check check-deps venv wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -48,6 +48,11 @@ check: $(STAMP) ## ruff, mypy --strict, who may import whom, how large things ma
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_sizes.py
+
+check-deps: $(STAMP) ## known vulnerabilities of what is installed, where an index tells them; docs/dependencies.md is what is installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]' || \
+	  echo "pip-audit cannot be installed here"
+	@$(BIN)/python .ci/dependencies.py
 
 venv: $(STAMP) ## create .venv with the tested versions (constraints.txt)
 

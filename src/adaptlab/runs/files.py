@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -143,7 +144,13 @@ def cannot_write(path: Path, error: OSError) -> StudyError:
 
 def _secret_values() -> list[str]:
     """Values of the environment that are secrets by their names."""
-    return [value for name, value in os.environ.items() if len(value) >= 8 and _SECRET_VARIABLE.search(name)]
+    found = (os.environ.get(name, "") for name in os.environ if _names_a_secret(name))
+    return [value for value in found if len(value) >= 8]
+
+
+@functools.lru_cache(maxsize=4096)
+def _names_a_secret(variable: str) -> bool:
+    return _SECRET_VARIABLE.search(variable) is not None
 
 
 def _without(text: str, secrets: Sequence[str]) -> str:

@@ -82,10 +82,10 @@ def _document(study: StudyConfig) -> dict[str, Any]:
             value = [_entry(key, entry) for entry in value]
         if isinstance(value, list) and len(value) == 1 and key not in _ALWAYS_LISTS:
             value = value[0]
+        if key == "epochs" and value is None and study.steps is None:
+            value = TrainingConfig().epochs
         if value is not None or StudyConfig.model_fields[key].default is not None:
             document[key] = value
-    if study.steps is None:
-        document.setdefault("epochs", TrainingConfig().epochs)
     document["execution"] = study.execution.model_dump(mode="json", exclude_none=True)
     scrubbed: dict[str, Any] = scrub_document(document)
     return scrubbed
