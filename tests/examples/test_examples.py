@@ -73,3 +73,25 @@ def test_an_example_runs(
     assert {record.status for record in result.records} == {"finished"}
     assert result.page is not None
     assert result.page.stat().st_size > 0
+
+
+def test_the_page_of_examples_has_every_file_and_its_runs() -> None:
+    page = (REPOSITORY / "docs" / "examples.md").read_text()
+    assert dict(re.findall(r"^\| `([^`]+)\.yaml` \|.*\| (\d+) \|$", page, re.MULTILINE)) == {
+        name: str(runs) for name, runs in RUNS.items()
+    }
+
+
+def test_the_entries_shown_on_the_page_are_a_study(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "examples.md").read_text(), re.DOTALL)
+    path = tmp_path / "study.yaml"
+    path.write_text(f"task: mnli\nseeds: 1\n{shown}")
+    assert [run.method.label for run in expand(read_study(path))] == [
+        "none-shots0",
+        "none-shots4",
+        "lora-supervised-adamw-linear",
+        "lora-context-distillation-teacher-frozen-adamw-linear",
+        "lora-context-distillation-teacher-recursive-adamw-linear",
+        "lora-supervised-adafactor-cosine",
+        "lora-supervised-sgd-momentum-cosine",
+    ]
