@@ -16,7 +16,7 @@ Needs no network. Variants, each grid in a process of its own, the variants taki
 What is timed: from the last import done to the end of the call (grid), and the processes as a whole (wall): reading
 rows, tokenising, loading, training, answering all selection and report rows, saving; adaptlab's records, report and
 page too. Both sides have the same rows, learning rates, warm-up, decay, clipping, adapters and number of threads. A
-process for every run is measured once a grid, all else `--rounds` times.
+process for every run, and where the time of a step goes, are measured once a grid, all else `--rounds` times.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from engines_report import write_report
 
 METHODS = ("lora", "ia3", "adalora", "loha")
 VARIANTS = ("solo", "fused", "workers", "trainer", "trainer, processes")
-OURS = ("solo", "fused", "workers")
+OURS = ("solo", "fused", "workers", "profile")
 GROWTH = (1, 2, 4, 8, 16, 32)
 
 
@@ -93,7 +93,7 @@ def grids(where: str, device: str, toy: bool, parts: Sequence[str]) -> list[tupl
     found: list[tuple[Grid, tuple[str, ...]]] = []
     if where == "cpu":
         real = Grid("adapters", "minilm", METHODS, 3, "sst2", 100 if toy else 2000, 32, 1.0, "cpu", toy)
-        found.append((real, VARIANTS))
+        found.append((real, (*VARIANTS, "profile")))
         frozen = replace(real, part="frozen-below", methods=("head", "top-layers"), epochs=3.0)
         found.append((frozen, ("solo", "trainer", "trainer, processes")))
         growth = replace(small, base="roberta-base", device="cpu", toy=True, examples=160, batch_size=8)
@@ -125,7 +125,7 @@ def work(job: Job) -> dict[str, Any]:
         model, study = prepare(job, Path(scratch))
         if job.grid.device == "cuda":
             torch.zeros(1, device="cuda")
-        run: Any = run_adaptlab if ours else run_trainer
+        run: Any = run_profile if job.variant == "profile" else run_adaptlab if ours else run_trainer
         imports(ours)
         started = time.perf_counter()
         measured = run(job, model, study, Path(scratch))
@@ -225,6 +225,17 @@ def run_adaptlab(job: Job, model: str, settings: dict[str, Any], scratch: Path) 
     }  # fmt: skip
 
 
+def run_profile(job: Job, model: str, settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    """Where the time of a solo run's steps goes."""
+    from engines_profile import profile_steps
+
+    from adaptlab import api
+
+    execution = {"device": job.grid.device, "threads": job.threads, "data_root": job.data_root, "measure": "run"}
+    study = api.study_of(**settings, methods=[_entry("lora")], seeds=[0, 1, 2], execution=execution)
+    return {**profile_steps(study, str(scratch / "study")), "scores": [], "runs_detail": [], "dtype": ""}
+
+
 def _entry(name: str) -> dict[str, Any]:
     if name in METHODS:
         return {"name": name, "targets": "query,value"}
@@ -275,7 +286,9 @@ def jobs_of(grid: Grid, variants: Sequence[str], rounds: int, data_root: str, th
         first = turn % len(variants)
         for variant in (*variants[first:], *variants[:first]):
             job = Job(grid, variant, turn, data_root, threads)
-            if variant != "trainer, processes":
+            if variant == "profile":
+                jobs += [replace(job, grid=replace(grid, methods=("lora",)))] * (turn == 0)
+            elif variant != "trainer, processes":
                 jobs.append(job)
             elif turn == 0:
                 jobs += [replace(job, only=(method, seed)) for seed in range(grid.seeds) for method in grid.methods]

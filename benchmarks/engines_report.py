@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from engines_profile import profile_table
+
 Result = dict[str, Any]
 
 #: (part, variant): how many times as long it is to take as adaptlab's best variant.
@@ -56,6 +58,8 @@ def _machine(device: str, threads: int) -> str:
 def _part(part: str, results: list[Result], *, toy: bool) -> str:
     if part == "growth":
         return _growth(results)
+    profiles = [r for r in results if r["variant"] == "profile"]
+    results = [r for r in results if r["variant"] != "profile"]
     variants = list(dict.fromkeys(result["variant"] for result in results))
     seconds = {v: _seconds(results, v, "grid_seconds") for v in variants}
     best = min((v for v in OURS if v in seconds), key=lambda v: seconds[v])
@@ -81,7 +85,8 @@ def _part(part: str, results: list[Result], *, toy: bool) -> str:
         if where == part and variant in seconds and variant not in OURS[1:] and not toy:
             lines += [_verdict(variant, ours, seconds, least) for ours in OURS if ours in seconds and ours != variant]
     solo = [r for r in results if r["variant"] == "solo"]
-    return "\n".join([*lines, *_single_runs(solo, toy=toy)]) + "\n"
+    profile = profile_table(profiles[0]) if profiles else []
+    return "\n".join([*lines, *_single_runs(solo, toy=toy), *profile]) + "\n"
 
 
 def _verdict(variant: str, ours: str, seconds: dict[str, float], least: float) -> str:

@@ -49,6 +49,7 @@ def measured(job: Any, **values: Any) -> dict[str, Any]:
     return {
         "grid_seconds": seconds, "wall_seconds": seconds + 3, "peak_memory_bytes": 2**30, "dtype": "bfloat16",
         "scores": [0.8] * len(methods), "runs_detail": runs, "after_seconds": 1.5, "peak_flops": 4e11,
+        "profile": {"products": 0.03, "rest": 0.01}, "step_seconds": 0.04,
         "key": job.key, "part": job.grid.part, "variant": job.variant, "round": job.round, "runs": len(methods),
         "grid": json.loads(json.dumps(vars(job.grid))), **values,
     }  # fmt: skip
@@ -82,6 +83,7 @@ def test_what_an_earlier_call_has_measured_is_not_measured_again(
     assert "- trainer against fused: 1.5x expected, 1.33x seen: NOT reached." in text
     assert "- trainer, processes against workers: 2.5x expected, 3.75x seen: reached." in text
     assert "- lora: 40% of the peak expected, 50% seen: reached." in text
+    assert "| products | 30.0 | 75 % |" in text
     assert "| lora | 50 % | 10 % | 0.50 | 0.20 | 0.30 |" in text
     assert not results.exists()
 

@@ -14,7 +14,9 @@ from adaptlab.training.dropout import (
     KeyedDropout,
     apply_keyed,
     functional_dropout,
+    hash_grid,
     key_dropout,
+    row_numbers,
     site_of,
 )
 
@@ -60,6 +62,15 @@ def test_the_rate_is_kept_overall_by_row_and_by_column(p: float) -> None:
     assert kept.mean().item() == pytest.approx(1 - p, abs=4 * deviation / math.sqrt(kept.numel()))
     for means, n in ((kept.mean((1, 2)), 16 * 256), (kept.mean((0, 1)), 256 * 16)):
         assert (means - (1 - p)).abs().max().item() < 5 * deviation / math.sqrt(n)
+
+
+def test_hashes_are_the_same_wherever_their_keys_are_computed() -> None:
+    clock = DropoutClock()
+    clock.set(11, [(2**31, 32, 4), (7, 32, 4)])
+    keys = clock.keys(5, [0, 1], CPU)
+    numbers = torch.cat([row_numbers(12, 108, CPU) + key for key in keys])
+    expected = hash_grid(numbers, 48, clock.column_key(5))
+    assert torch.equal(clock.hashes(torch.Size([64, 3, 48]), 5, CPU).view(192, 48), expected)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _MASK64 = (1 << 64) - 1
-_ROW_STRIDE = -0x61C88647
+_ROW_STRIDE, _COLUMN_STRIDE = -0x61C88647, 0x45D9F3B
 
 
 def _key(*parts: int) -> int:
@@ -126,9 +127,10 @@ class DropoutClock:
             runs, times = [(runs[0][0], batch, 0)], inner
         else:
             raise SharedRowsError("dropout falls on numbers that all rows of the batch share")
-        parts = []
-        for seed, rows, first in runs:
-            parts.append(row_numbers(first * times, (first + rows) * times, device).add_(_key(seed, self.step, site)))
+        slices = [(first * times, (first + count) * times, _key(seed, self.step, site)) for seed, count, first in runs]
+        if device.type == "cpu":
+            return _hash_grid_on_cpu(slices, columns, self.column_key(site)).view(shape)
+        parts = [row_numbers(start, end, device).add_(key) for start, end, key in slices]
         row_keys = torch.cat(parts) if len(parts) > 1 else parts[0]
         return hash_grid(row_keys, columns, self.column_key(site)).view(shape)
 
@@ -150,8 +152,28 @@ def threshold(p: float) -> int:
 def hash_grid(row_keys: Tensor, columns: int, column_key: int) -> Tensor:
     """``[rows, columns]`` int32 hashes of ``[rows]`` row keys (changed in place) with every column's key."""
     row_keys = _mix(row_keys)
-    column_keys = torch.arange(columns, dtype=torch.int32, device=row_keys.device).mul_(0x45D9F3B)
-    column_keys = _mix(column_keys.add_(column_key))
+    column_keys = torch.arange(columns, dtype=torch.int32, device=row_keys.device).mul_(_COLUMN_STRIDE)
+    return _crossed(row_keys, _mix(column_keys.add_(column_key)))
+
+
+def _hash_grid_on_cpu(slices: Sequence[tuple[int, int, int]], columns: int, column_key: int) -> Tensor:
+    """The same for rows of several (start, end, key): the keys, which are few, by numpy, whose calls cost less."""
+    numbers = [
+        np.arange(start, end, dtype=np.int32) * np.int32(_ROW_STRIDE) + np.int32(key) for start, end, key in slices
+    ]
+    column_keys = np.arange(columns, dtype=np.int32) * np.int32(_COLUMN_STRIDE) + np.int32(column_key)
+    rows = _mix_array(np.concatenate(numbers))
+    return _crossed(torch.from_numpy(rows), torch.from_numpy(_mix_array(column_keys)))
+
+
+def _mix_array(h: NDArray[np.int32]) -> NDArray[np.int32]:
+    """As :func:`_mix`."""
+    h = (h ^ (h >> 16)) * np.int32(0x2C1B3C6D)
+    h = (h ^ (h >> 15)) * np.int32(0x297A2D39)
+    return h ^ (h >> 16)
+
+
+def _crossed(row_keys: Tensor, column_keys: Tensor) -> Tensor:
     h = row_keys[:, None] ^ column_keys
     h.mul_(0x2C1B3C6D)
     return h.bitwise_xor_(h >> 15).mul_(0x297A2D39)
