@@ -341,7 +341,7 @@ def main() -> None:
         "--results", type=Path, help="a file of one JSON line a measurement; what it has is not repeated"
     )
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no measurement after so many")
-    parser.add_argument("--markdown", type=Path, help="write the tables to this file too, once all is measured")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file too")
     given = parser.parse_args()
     device = "cuda" if given.where == "gpu" and not given.toy else "cpu"
     parts = [part for part in given.parts.split(",") if part]
@@ -353,13 +353,14 @@ def main() -> None:
         for grid, variants in grids(given.where, device, given.toy, parts)
         for job in jobs_of(grid, variants, given.rounds, given.data_root, given.threads)
     ]
+    planned.sort(key=lambda job: job.round)  # an interrupted benchmark has everything once, as soon as it can
     variants = [name.strip() for name in given.variants.split(";") if name]
     planned = [job for job in planned if not variants or job.variant in variants]
     left = [job for job in planned if job.key not in known]
     for number, job in enumerate(left):
         if time.perf_counter() - started > given.seconds:
             print(f"{len(left) - number} of {len(planned)} measurements are left: the same command goes on.")
-            return
+            break
         result = measure(job)
         results.append(result)
         print(f"{job.grid.part}, {result['runs']} runs, {job.variant}: {result['grid_seconds']:.1f} s", flush=True)
@@ -369,8 +370,8 @@ def main() -> None:
                 file.write(json.dumps(result) + "\n")
     wanted = {job.key for job in planned}
     results = [result for result in results if result["key"] in wanted]
-    write_report(results, device=device, threads=given.threads, toy=given.toy, path=given.markdown)
-    if given.results and given.markdown:
+    write_report(results, planned=len(wanted), threads=given.threads, toy=given.toy, device=device, path=given.markdown)
+    if given.results and given.markdown and len(results) == len(wanted):
         given.results.rename(given.results.with_suffix(".done.jsonl"))  # the next call measures anew
 
 

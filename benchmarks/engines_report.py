@@ -30,14 +30,18 @@ EXPECTED_OVERHEAD_SECONDS = 0.5
 OURS = ("solo", "fused", "workers")
 
 
-def write_report(results: Sequence[Result], *, device: str, threads: int, toy: bool, path: Path | None) -> None:
-    """Print the tables, and write them to ``path`` if there is one."""
+def write_report(
+    results: Sequence[Result], *, planned: int, device: str, threads: int, toy: bool, path: Path | None
+) -> None:
+    """Print the tables, and write them to ``path`` if there is one; ``planned`` is how many results there would be."""
     parts = list(dict.fromkeys(result["part"] for result in results))
     body = "\n".join(_part(part, [r for r in results if r["part"] == part], toy=toy) for part in parts)
     print("\n" + body)
     if path is not None:
         head = "# Engines: a grid of runs side by side\n\n" + _machine(device, threads)
         head += "\nToy sizes: this shows that it works, not how fast.\n" if toy else ""
+        if len(results) < planned:
+            head += f"\nUnfinished: {len(results)} of {planned} measurements.\n"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{head}\n{body}", encoding="utf-8")
 
@@ -59,8 +63,10 @@ def _part(part: str, results: list[Result], *, toy: bool) -> str:
     if part == "growth":
         return _growth(results)
     profiles = [r for r in results if r["variant"] == "profile"]
-    results = [r for r in results if r["variant"] != "profile"]
+    results = [r for r in results if r["variant"] != "profile" and _is_whole(r, results)]
     variants = list(dict.fromkeys(result["variant"] for result in results))
+    if not set(variants) & set(OURS):
+        return f"## {part}: nothing measured yet\n"
     seconds = {v: _seconds(results, v, "grid_seconds") for v in variants}
     best = min((v for v in OURS if v in seconds), key=lambda v: seconds[v])
     grid = results[0]["grid"]
@@ -89,6 +95,12 @@ def _part(part: str, results: list[Result], *, toy: bool) -> str:
     return "\n".join([*lines, *_single_runs(solo, toy=toy), *profile]) + "\n"
 
 
+def _is_whole(result: Result, results: Sequence[Result]) -> bool:
+    """Whether all runs of the grid were measured by its variant in its round."""
+    beside = [r for r in results if (r["variant"], r["round"]) == (result["variant"], result["round"])]
+    return bool(sum(r["runs"] for r in beside) == len(result["grid"]["methods"]) * result["grid"]["seeds"])
+
+
 def _verdict(variant: str, ours: str, seconds: dict[str, float], least: float) -> str:
     ratio = seconds[variant] / seconds[ours]
     said = "reached" if ratio >= least else "NOT reached"
@@ -109,6 +121,8 @@ def _growth(results: Sequence[Result]) -> str:
     ]
     for runs in sorted({result["runs"] for result in results}):
         here = [r for r in results if r["runs"] == runs]
+        if len(here) < 2:
+            continue
         fused, solo = (_seconds(here, variant, "grid_seconds") for variant in ("fused", "solo"))
         lines.append(f"| {runs} | {fused:.1f} | {solo:.1f} | {solo / fused:.2f}x |")
     return "\n".join(lines) + "\n"
