@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,22 @@ import vl_convert
 from adaptlab.report.charts import Chart, NothingToDrawError, groups, methods_of, registry, themed
 from adaptlab.report.page import VEGA_LITE
 from adaptlab.report.select import RunRow, Selection, read_studies
-from tests.report.build import METHODS, OTHER_MACHINE, Run, build_study, diverged, out_of_memory, standard_runs
+from tests.report.build import (
+    ITEMS,
+    METHODS,
+    OTHER_MACHINE,
+    Run,
+    answers_of,
+    build_study,
+    diverged,
+    out_of_memory,
+    score_of,
+    standard_runs,
+)
 
 CHARTS = registry.all()
+#: Charts without a spread: their points are counts.
+PLAIN = {"reliability"}
 
 
 def named(chart: Chart) -> str:
@@ -28,12 +42,27 @@ def named(chart: Chart) -> str:
 @pytest.fixture(scope="module")
 def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
     runs = [replace(run, measured=True) for run in standard_runs()]
-    return read_studies([build_study(tmp_path_factory.mktemp("charts") / "study", runs, predictions=False)])
+    return read_studies([build_study(tmp_path_factory.mktemp("charts") / "study", runs)])
 
 
 def rows_of(folder: Path, runs: Sequence[Run]) -> Sequence[RunRow]:
     measured = [replace(run, measured=True) for run in runs]
-    return read_studies([build_study(folder, measured, predictions=False)]).rows
+    return read_studies([build_study(folder, measured)]).rows
+
+
+def for_chart(chart: Chart, rows: Sequence[RunRow]) -> Sequence[RunRow]:
+    """``rows`` with what only this chart shows: several amounts of data, or another domain."""
+    amounts = {"score_by_train_examples": ("train_examples", "100", "2000"), "score_by_shots": ("shots", "0", "8")}
+    if chart.name in amounts:
+        axis, *values = amounts[chart.name]
+        return [replace(row, setting={**row.setting, axis: value}) for row in rows for value in values]
+    if chart.name == "score_by_domain":
+        return [replace(row, metrics={**row.metrics, "elsewhere": _elsewhere(row)}) for row in rows]
+    return rows
+
+
+def _elsewhere(row: RunRow) -> dict[str, float]:
+    return {} if row.primary is None else {row.primary.name: row.primary.value - 0.1}
 
 
 def values_in(spec: Any) -> list[dict[str, Any]]:
@@ -55,7 +84,7 @@ def schema() -> dict[str, Any]:
 @pytest.mark.parametrize("chart", CHARTS, ids=named)
 def test_it_draws_valid_vega_lite_that_renders(chart: Chart, selection: Selection, schema: dict[str, Any]) -> None:
     for rows in groups(selection.rows).values():
-        spec = themed(chart.draw(rows, methods=methods_of(selection.rows)))
+        spec = themed(chart.draw(for_chart(chart, rows), methods=methods_of(selection.rows)))
         jsonschema.validate(spec, schema)
         svg = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE)
         assert svg.startswith("<svg")
@@ -76,9 +105,13 @@ def test_a_method_keeps_its_colour_when_others_are_missing(chart: Chart, selecti
     [rows, *_] = groups(selection.rows).values()
     methods = methods_of(selection.rows)
     few = [row for row in rows if row.method in ("lora", "head")]
-    scales = [json.dumps(scale) for part in (rows, few) for scale in colour_scales(chart.draw(part, methods=methods))]
+    scales = [json.dumps(scale) for part in (rows, few) for scale in _scales(chart, part, methods)]
     assert scales
     assert len(set(scales)) == 1
+
+
+def _scales(chart: Chart, rows: Sequence[RunRow], methods: Sequence[str]) -> list[Any]:
+    return colour_scales(chart.draw(for_chart(chart, rows), methods=methods))
 
 
 def colour_scales(chart: altair.LayerChart) -> list[Any]:
@@ -112,10 +145,10 @@ def test_without_anything_to_show_it_says_so(chart: Chart, tmp_path: Path) -> No
     assert chart.caption(rows)
 
 
-@pytest.mark.parametrize("chart", CHARTS, ids=named)
+@pytest.mark.parametrize("chart", [chart for chart in CHARTS if chart.name not in PLAIN], ids=named)
 def test_one_run_has_no_error_bar_or_band(chart: Chart, tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "study", [Run(made) for made in METHODS])
-    spans = [value for value in values_in(chart.draw(rows).to_dict()) if "low" in value]
+    spans = [value for value in values_in(chart.draw(for_chart(chart, rows)).to_dict()) if "low" in value]
     assert spans
     assert all(value["low"] == value["high"] for value in spans)
 
@@ -124,7 +157,7 @@ def test_one_run_has_no_error_bar_or_band(chart: Chart, tmp_path: Path) -> None:
 def test_hostile_labels_stay_data(chart: Chart, tmp_path: Path) -> None:
     label = "</script><script>x()</script>\"'${alert(1)}"
     rows = rows_of(tmp_path / "study", [Run(replace(METHODS[1], label=label), seed=seed) for seed in (0, 1)])
-    spec = themed(chart.draw(rows))
+    spec = themed(chart.draw(for_chart(chart, rows)))
     expressions = strings_under(spec, {"expr", "filter", "calculate", "labelExpr", "test"})
     assert all("alert" not in text for text in expressions)
     assert "<script" not in vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE)
@@ -165,6 +198,48 @@ def test_clocks_of_two_machines_are_told_apart_in_the_picture(tmp_path: Path) ->
     assert ">lora [A]</text>" in svg
     assert ">lora [B]</text>" in svg
     assert "NVIDIA H200" in chart.caption(rows)
+
+
+def test_few_shot_curves_have_a_mean_at_each_amount(tmp_path: Path) -> None:
+    runs = [Run(METHODS[1], seed=seed, train_examples=n) for n in (2000, 32, 500) for seed in (0, 1)]
+    spec = registry.get("score_by_train_examples").draw(rows_of(tmp_path / "study", runs)).to_dict()
+    points = [value for value in values_in(spec) if "low" in value]
+    assert [(value["label"], value["x"]) for value in points] == [("lora", 32), ("lora", 500), ("lora", 2000)]
+    scores = [[score_of(run) for run in runs if run.train_examples == n] for n in (32, 500, 2000)]
+    assert [value["y"] for value in points] == pytest.approx([statistics.fmean(found) for found in scores])
+    spreads = [statistics.stdev(found) for found in scores]
+    assert [(v["high"] - v["low"]) / 2 for v in points] == pytest.approx(spreads)
+    assert '"type": "log"' in json.dumps(spec)
+
+
+def test_reliability_is_of_all_seeds_answers(tmp_path: Path) -> None:
+    runs = [Run(METHODS[1], seed=seed) for seed in (0, 1)]
+    spec = registry.get("reliability").draw(rows_of(tmp_path / "study", runs)).to_dict()
+    [point] = [value for value in values_in(spec) if "n" in value]  # every made-up answer has a probability of 0.9
+    assert point["n"] == 2 * ITEMS
+    assert point["x"] == pytest.approx(0.9)
+    assert point["y"] == pytest.approx(statistics.fmean(score_of(run) for run in runs))
+
+
+def test_what_there_is_to_beat_is_in_learning_curves(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path / "study", [Run(METHODS[1])])
+    lines = [v for v in values_in(registry.get("learning_metric").draw(rows).to_dict()) if "meaning" in v]
+    gold = answers_of(Run(METHODS[1]))[0]
+    values = {v["text"].split()[0]: float(v["text"].split()[1]) for v in lines}
+    assert values == {"chance": 0.5, "majority": pytest.approx(max(sum(gold), ITEMS - sum(gold)) / ITEMS, abs=6e-4)}
+    loss = registry.get("learning_loss").draw(rows).to_dict()
+    assert not [v for v in values_in(loss) if "meaning" in v]
+
+
+def test_curves_against_seconds_never_average_two_machines(tmp_path: Path) -> None:
+    runs = [Run(METHODS[1]), Run(METHODS[1], seed=1, environment=OTHER_MACHINE)]
+    chart = registry.get("learning_metric_by_seconds")
+    rows = rows_of(tmp_path / "study", runs)
+    labels = {value["label"] for value in values_in(chart.draw(rows).to_dict()) if "low" in value}
+    assert labels == {"lora [A]", "lora [B]"}
+    assert "each with its letter" in chart.caption(rows)
+    by_steps = registry.get("learning_metric").draw(rows).to_dict()
+    assert {value["label"] for value in values_in(by_steps) if "low" in value} == {"lora"}
 
 
 def test_a_diverged_run_is_a_line_of_its_own_outside_the_mean(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss
 
-from adaptlab.report.calibration import calibration, calibration_of, domains
+from adaptlab.report.calibration import calibration, domains, probabilities_of
 from adaptlab.report.select import Selection, read_studies
 from tests.report.build import METHODS, Run, answers_of, build_study
 
@@ -51,10 +51,11 @@ def test_the_error_is_the_weighted_gap_of_the_bins() -> None:
 
 def test_a_runs_calibration_is_that_of_its_answers(selection: Selection) -> None:
     run = next(r for r in selection.rows if (r.task, r.method, r.seed) == ("sst2", "lora", 0))
-    [(name, found)] = calibration_of(run).items()
+    kept = probabilities_of(run)
+    assert kept is not None
+    found = calibration(*kept)
     gold, predicted = answers_of(Run(METHODS[1], "sst2", 0))
     accuracy = np.mean(np.array(gold) == np.array(predicted))
-    assert name == "validation"
     assert found.ece == pytest.approx(abs(0.9 - accuracy), abs=1e-6)
     assert found.brier == pytest.approx(2 * (accuracy * 0.01 + (1 - accuracy) * 0.81), abs=1e-6)
 
@@ -62,9 +63,9 @@ def test_a_runs_calibration_is_that_of_its_answers(selection: Selection) -> None
 def test_without_usable_probabilities_there_is_none(tmp_path: Path) -> None:
     folder = build_study(tmp_path / "study", [Run(METHODS[0])])
     [run] = read_studies([folder]).rows
-    assert calibration_of(replace(run, folder=None)) == {}
+    assert probabilities_of(replace(run, folder=None)) is None
     next(folder.glob("runs/*/predictions.parquet")).write_bytes(b"damaged")
-    assert calibration_of(run) == {}
+    assert probabilities_of(run) is None
 
 
 def test_domains_are_compared_on_the_runs_that_have_them(selection: Selection) -> None:

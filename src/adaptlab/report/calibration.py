@@ -62,16 +62,20 @@ def _bin(index: int, bins: int, confidence: NDArray[np.float64], right: NDArray[
     return Bin(index / bins, (index + 1) / bins, len(right), float(confidence.mean()), float(right.mean()))
 
 
-def calibration_of(run: RunRow) -> dict[str, Calibration]:
-    """By evaluation set; sets without probabilities of classes are left out, and so are damaged answers."""
-    if run.folder is None or run.status != "finished" or run.data is None or run.data.kind == "regression":
-        return {}
+def probabilities_of(run: RunRow) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+    """Right classes ``[n]`` and probabilities ``[n, classes]`` of a finished run's answers to its primary set.
+
+    ``None`` where no probabilities of classes were kept, or the file is damaged.
+    """
+    regression = run.data is not None and run.data.kind == "regression"
+    if run.folder is None or run.status != "finished" or run.primary is None or regression:
+        return None
     try:
-        sets = read_answers(run.folder / "predictions.parquet")
+        found = read_answers(run.folder / "predictions.parquet").get(run.primary.evaluation_set)
     except RecordError:
-        return {}
-    usable = {name: (found.gold, scores) for name, found in sets.items() if (scores := _of_classes(found)) is not None}
-    return {name: calibration(gold, scores) for name, (gold, scores) in usable.items()}
+        return None
+    scores = None if found is None else _of_classes(found)
+    return None if found is None or scores is None else (found.gold.astype(np.int64), scores)
 
 
 def _of_classes(found: AnswerArrays) -> NDArray[np.floating] | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from adaptlab.errors import RecordError
 from adaptlab.report._html import Html, element, join
-from adaptlab.report.calibration import Calibration, calibration
+from adaptlab.report.calibration import Calibration, calibration, probabilities_of
 from adaptlab.report.charts import groups, methods_of
 from adaptlab.report.charts._base import cell_label
 from adaptlab.report.evidence import rows_digest
@@ -205,13 +205,8 @@ def _matrices(found: Sequence[_Answered], named: int) -> list[dict[str, Any]]:
 
 
 def _calibration(one: _Answered) -> Calibration | None:
-    scores, gold = one.arrays.scores, one.arrays.gold
-    if scores is None or scores.ndim != 2 or gold.dtype.kind not in "iuf":
-        return None
-    right = gold.astype(np.int64)
-    if right.min() < 0 or right.max() >= scores.shape[1] or not np.allclose(scores.sum(axis=1), 1, atol=1e-3):
-        return None  # scores that are no probabilities of classes
-    return calibration(gold, scores)
+    found = probabilities_of(one.run)
+    return None if found is None else calibration(*found)
 
 
 def _calibration_table(
