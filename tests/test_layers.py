@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.
 COMPOSERS = (
-    "resolve", "workshop", "costing", "probing", "simulating", "forecast", "planning", "tracking", "group",
+    "resolve", "workshop", "merging", "costing", "probing", "simulating", "forecast", "planning", "tracking", "group",
     "experiment", "worker", "adapter", "predictor", "submission", "exporting", "choosing", "notebook", "api",
     "cli", "__init__", "__main__",
 )  # fmt: skip

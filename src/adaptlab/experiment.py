@@ -193,6 +193,7 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
         stop=workshop.stop,
         checkpoint_seconds=workshop.execution.checkpoint_seconds,
         own_clock=group.own_clock,
+        owed=group.owed,
     )
     train(list(by_member), group.backward, hooks)
     if profiler is not None:
@@ -234,9 +235,11 @@ def _finish(trial: _Trial, group: Group, study: StudyFolder, workshop: Workshop,
         if trial.member.progress.diverged:
             raise _DivergedError(trial.member)
         if run.resolved.report:
-            _answer_report_sets(trial, group, workshop)
+            _answer_report_sets(trial, group, workshop, meter)
         if group.own_clock:
             record.cost.eval_seconds = group.answer_seconds
+            if group.inherited_seconds:
+                record.training["inherited_seconds"] = group.inherited_seconds
         if run.resolved.report and workshop.execution.keep_weights != "none":
             record.cost.adapter_bytes = _save_weights(trial.member.attached, trial.folder.adapter)
         if run.resolved.report:
@@ -255,7 +258,7 @@ def _status(error: Exception) -> Status:
     return "out-of-memory" if out_of_memory else "failed"
 
 
-def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None:
+def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop, meter: MemoryMeter | None) -> None:
     run, record = trial.run, trial.record
     wanted = run.data.metrics
     predictions = []
@@ -263,7 +266,14 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop) -> None
     assert record.data is not None
     for name in run.data.report:
         rows = workshop.rows(run, trial.ready.readout, name)
+        before = group.answer_seconds
+        if meter is not None:
+            meter.reset()
         answered = group.final_answer(trial.ready, name)
+        if group.own_clock:
+            record.cost.set_seconds[name] = group.answer_seconds - before
+        if meter is not None:
+            record.cost.set_memory_bytes[name] = meter.peak().allocated
         answers, record.metrics[name] = score_set(answered.answers, run.data, name)
         record.data.truncated[name] = rows.truncated
         if answered.notes:

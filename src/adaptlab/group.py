@@ -26,7 +26,8 @@ class Group:
     Attributes:
         engine: ``solo`` or ``fused``.
         backward: the group's forward and backward pass.
-        own_clock: False where a clock says nothing about a run alone: others share it, or have done some of its work.
+        own_clock: False where others share the clock, which then says nothing about a run alone.
+        inherited_seconds: of a run's clock, what an earlier run of the process spent on rows that this one was handed.
         answer_seconds: spent in answering so far.
     """
 
@@ -36,16 +37,24 @@ class Group:
         self.answer_seconds = 0.0
         self.backward: Passing = self.stages[0].backward
         self.own_clock = len(self.stages) == 1
+        self.inherited_seconds = 0.0
         self._fused: Fused | None = None
+        self._outputs: StoredOutputs | None = None
         self._final: dict[str, dict[int, Answered]] = {}
         if len(self.stages) > 1:
             self.backward = self._fused = _fuse(self.stages, base, workshop)
         else:
-            self.own_clock = not _store_outputs(self.stages[0], base, workshop)
+            self._outputs = _store_outputs(self.stages[0], base, workshop)
 
     @property
     def engine(self) -> str:
         return "solo" if self._fused is None else "fused"
+
+    def owed(self) -> float:
+        """Seconds since it was last asked that an earlier run spent on work of this one: alone it would take them."""
+        owed = self._outputs.take_owed() if self._outputs is not None else 0.0
+        self.inherited_seconds += owed
+        return owed
 
     def answer(self, runs: Sequence[tuple[ResolvedRun, Stage]], split: str) -> list[Answered]:
         """Each run's answers to a split: where the readout can, one pass over its rows for all runs."""
@@ -61,7 +70,7 @@ class Group:
             found = [own.answer(self._workshop.rows(each, own.readout, split), examples) for each, own in runs]
         else:
             found = [each.about(examples) for each in found]
-        self.answer_seconds += time.perf_counter() - started
+        self.answer_seconds += time.perf_counter() - started + self.owed()
         return found
 
     def final_answer(self, stage: Stage, name: str) -> Answered:
@@ -90,8 +99,8 @@ def groups_of(runs: Sequence[ResolvedRun], workshop: Workshop) -> list[list[Reso
     return [*packing.groups, *([run] for run in untrained)]
 
 
-def _store_outputs(stage: Stage, base: Base, workshop: Workshop) -> bool:
-    """Have a solo run compute once what stays the same below all that it trains; True if others have done so before."""
+def _store_outputs(stage: Stage, base: Base, workshop: Workshop) -> StoredOutputs | None:
+    """Have a solo run compute once what stays the same below all that it trains; ``None`` where nothing does."""
     member = stage.member
     outputs = StoredOutputs(
         bare(member.attached.model),
@@ -100,8 +109,7 @@ def _store_outputs(stage: Stage, base: Base, workshop: Workshop) -> bool:
         lambda blocks: workshop.store(f"{blocks}|{stage.precision.name}"),
     )
     if not outputs.deep or not member.total_steps:
-        return False
-    inherited = outputs.inherited
+        return None
 
     first = member.plan.batch(0, member.seed)
 
@@ -111,7 +119,7 @@ def _store_outputs(stage: Stage, base: Base, workshop: Workshop) -> bool:
 
     member.modes.eval()
     outputs.check(forward, member.collate(member.data, first.rows, first.length).inputs)
-    return inherited
+    return outputs
 
 
 def _fuse(stages: Sequence[Stage], base: Base, workshop: Workshop) -> Fused:

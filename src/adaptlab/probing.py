@@ -25,15 +25,19 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adaptlab.config import ExecutionConfig
 from adaptlab.costing import cost_key
-from adaptlab.errors import AdaptlabError
+from adaptlab.errors import AdaptlabError, ConfigError
 from adaptlab.measure.clock import timed
 from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.memory import MemoryMeter
+from adaptlab.merging import merged
 from adaptlab.models.identity import cache_folder, write_cache
+from adaptlab.models.load import Base
 from adaptlab.resolve import ResolvedRun
 from adaptlab.runs.record import Record
 from adaptlab.tasks._base import Example
@@ -41,9 +45,10 @@ from adaptlab.training.batches import BatchPlan, BatchRows, evaluation_batches
 from adaptlab.workshop import Stage, Workshop, read_out, set_up
 
 #: Raised when the same probe would give other figures: older results are measured again.
-_VERSION = 1
+_VERSION = 2
 _WARM_STEPS = 2
 _LEAST_STEPS, _MOST_STEPS, _STEP_SECONDS = 3, 10, 4.0
+_LEAST_ANSWERS, _MOST_ANSWERS, _ANSWER_SECONDS = 5, 30, 0.5
 _LEAST_PARAMETERS = 5_000_000
 
 
@@ -63,6 +68,9 @@ class Probe:
         longest_step_seconds: median of a step at the longest batch.
         steps: how many were timed at the median batch.
         step_joules: energy of a step by the GPU's counter; ``None`` where there is none.
+        answer_seconds: median of answering one row alone, of the median length; ``None`` if it was not asked for.
+        merged_answer_seconds: the same once the method is merged into the base; ``None`` where there is nothing to
+            merge, or it cannot be.
     """
 
     train_bytes: int
@@ -73,13 +81,16 @@ class Probe:
     longest_step_seconds: float
     steps: int
     step_joules: float | None
+    answer_seconds: float | None = None
+    merged_answer_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the fresh process is to measure: rows of the longest and of the median training batch, and of an answer.
 
-    ``shown`` are demonstrations, as many as a prompt has. ``most_steps`` bounds how often the median step is repeated.
+    ``shown`` are demonstrations, as many as a prompt has. ``single`` is the row whose answer is timed alone, if any.
+    ``most_steps`` bounds how often the median step is repeated.
     """
 
     run: ResolvedRun
@@ -89,6 +100,7 @@ class Request:
     median: tuple[Example, ...]
     answers: tuple[Example, ...]
     shown: tuple[Example, ...] = ()
+    single: tuple[Example, ...] = ()
     most_steps: int = _MOST_STEPS
 
 
@@ -114,6 +126,7 @@ def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
         longest=tuple(run.data.train[i] for i in longest.rows),
         median=tuple(run.data.train[i] for i in median.rows),
         answers=tuple(run.data.select[i] for i in answers.rows),
+        single=(run.data.select[_median_row(selection.lengths)],),
         shown=() if readout.setting.shots is None else readout.setting.shots.of(run.data.select[answers.rows[0]]),
     )
     found = Server.shared().measure(request)
@@ -143,6 +156,7 @@ def add_probe(record: Record, run: ResolvedRun, workshop: Workshop) -> None:
     cost.peak_memory_bytes, cost.reserved_memory_bytes = found.train_bytes, found.train_reserved_bytes
     cost.eval_memory_bytes = found.eval_bytes
     cost.memory_source = "probe"
+    cost.answer_seconds, cost.merged_answer_seconds = found.answer_seconds, found.merged_answer_seconds
     if how == "probe" or not alone:
         cost.step_seconds, cost.step_seconds_std = found.step_seconds, found.step_seconds_std
         cost.step_joules = found.step_joules
@@ -153,6 +167,10 @@ def training_shapes(plan: BatchPlan) -> tuple[BatchRows, BatchRows]:
     """The batch with the most padded tokens of an epoch, and the one in the middle."""
     batches = sorted(plan.epoch(0, 0), key=lambda batch: (len(batch.rows) * batch.length, batch.length))
     return batches[-1], batches[len(batches) // 2]
+
+
+def _median_row(lengths: NDArray[np.int64]) -> int:
+    return int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
 
 
 def _key(run: ResolvedRun, workshop: Workshop, shapes: list[tuple[int, int]]) -> str:
@@ -205,6 +223,7 @@ def measure(request: Request) -> Probe:
     _step(stage)
     least, most = min(_LEAST_STEPS, request.most_steps), request.most_steps
     step = timed(lambda: _step(stage), workshop.device, least=least, most=most, seconds=_STEP_SECONDS)
+    answer, merged_answer = _latency(request, run, base, stage, workshop)
     return Probe(
         train_bytes=training.allocated,
         train_reserved_bytes=training.reserved,
@@ -214,7 +233,47 @@ def measure(request: Request) -> Probe:
         longest_step_seconds=longest.median,
         steps=step.n,
         step_joules=step.joules,
+        answer_seconds=answer,
+        merged_answer_seconds=merged_answer,
     )
+
+
+def _latency(
+    request: Request, run: ResolvedRun, base: Base, stage: Stage, workshop: Workshop
+) -> tuple[float | None, float | None]:
+    """Seconds to answer one row alone: by the model as it was trained, and with the method merged into the base.
+
+    A quantised base has no second figure: merged, it would be another model, in more bits.
+    """
+    if not request.single:
+        return None, None
+    attached, readout = stage.member.attached, stage.readout
+    one = dataclasses.replace(
+        run,
+        data=dataclasses.replace(run.data, select=request.single),
+        identity=run.identity.model_copy(update={"data": "the single row"}),
+    )
+    rows = workshop.rows(one, readout, "select")
+
+    def seconds(model: torch.nn.Module) -> float:
+        model.eval()
+        readout.answer(model, rows, stage.precision)
+        return timed(
+            lambda: readout.answer(model, rows, stage.precision),
+            workshop.device,
+            least=_LEAST_ANSWERS,
+            most=_MOST_ANSWERS,
+            seconds=_ANSWER_SECONDS,
+        ).median
+
+    stage.member.modes.eval()
+    attached_seconds = seconds(attached.model)
+    if attached.method.placement in ("base", "nothing") or base.config.quantize != "none":
+        return attached_seconds, None
+    try:
+        return attached_seconds, seconds(merged(attached, base))
+    except ConfigError:
+        return attached_seconds, None
 
 
 def _touch_kernels(device: str) -> None:

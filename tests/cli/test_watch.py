@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,3 +92,34 @@ def test_it_ends_by_itself_when_the_study_is_over(tmp_path: Path, adaptlab: Comm
 
 def test_a_folder_that_is_no_study_is_an_error(tmp_path: Path, adaptlab: Command) -> None:
     assert adaptlab("watch", str(tmp_path), "--once").code == 2
+
+
+def test_ctrl_c_leaves_with_the_cursor_shown_and_no_complaint(study: Path) -> None:
+    inside, outside = pty.openpty()
+    command = [sys.executable, "-m", "adaptlab", "watch", str(study), "--interval", "0.2"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = subprocess.Popen(command, stdin=outside, stdout=outside, stderr=outside, env=environment)
+    os.close(outside)
+    written = b""
+    try:
+        while b"2 to come" not in written and process.poll() is None:
+            written += os.read(inside, 4096)
+        process.send_signal(signal.SIGINT)
+        written += _rest(inside)
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        os.close(inside)
+    assert b"Traceback" not in written
+    assert written.rindex(b"\x1b[?25h") > written.rindex(b"\x1b[?25l")  # the cursor, hidden while it redraws
+
+
+def _rest(terminal: int) -> bytes:
+    """What is written until the other side closes."""
+    found = b""
+    try:
+        while part := os.read(terminal, 4096):
+            found += part
+    except OSError:  # Linux's way to say that nobody writes any more
+        pass
+    return found

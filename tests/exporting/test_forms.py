@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from adaptlab import merging
 from adaptlab.config import Quantize
 from adaptlab.errors import ConfigError
-from adaptlab.exporting import forms
 from adaptlab.methods import registry
 from adaptlab.models.quantize import is_quantised
 from tests.contracts.method_checks import Bench, bench
@@ -43,7 +43,7 @@ def test_a_merged_model_is_plain_and_answers_the_same(
     attached = on.attach(registry.get(method))
     on.train(attached, 5)
     before = logits(attached.model, on)
-    merged = forms.merged(attached, on.base)
+    merged = merging.merged(attached, on.base)
     torch.testing.assert_close(logits(merged, on), before, rtol=0, atol=1e-4)
     assert not any(is_quantised(module) for module in merged.modules())
     plain = bench(blocks_of_64(family)).base.model
@@ -55,7 +55,7 @@ def test_a_weight_that_another_layer_shares_is_not_merged(tiny_model_folder: Cal
     attached = attach(on, "lora", targets="transformer.encoder.embed_tokens")
     on.train(attached, 2)
     with pytest.raises(ConfigError, match=r"encoder.embed_tokens shares its weight with .*which a merge would change"):
-        forms.merged(attached, on.base)
+        merging.merged(attached, on.base)
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_a_weight_that_another_layer_shares_is_not_merged(tiny_model_folder: Cal
 def test_what_cannot_be_merged_says_so(method: str, said: str, tiny_model_folder: Callable[[str], Path]) -> None:
     on = bench(tiny_model_folder("bert"))
     with pytest.raises(ConfigError, match=f"{method} cannot be merged into the base, for {said}.*without --merge"):
-        forms.merged(on.attach(registry.get(method)), on.base)
+        merging.merged(on.attach(registry.get(method)), on.base)

@@ -82,7 +82,30 @@ def test_a_probe_serves_every_seed_and_rate(study: Callable[..., object], tmp_pa
     assert costs[0].peak_memory_bytes > 0
     assert costs[0].eval_memory_bytes > 0
     assert 0 < costs[0].step_seconds < 10
+    assert 0 < costs[0].answer_seconds < 10
+    assert 0 < costs[0].merged_answer_seconds < 10
+    assert all(set(cost.set_seconds) == {"test"} for cost in costs)
+    assert all(0 < cost.set_seconds["test"] <= cost.eval_seconds for cost in costs)
     assert len(list((tmp_path / "cache" / "probes").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("method", "merges"), [("head", False), ("parallel-adapter", False), ("ia3", True)])
+def test_what_cannot_be_merged_has_no_merged_latency(study: Callable[..., object], method: str, merges: bool) -> None:
+    config = study(methods=[method])
+    (run,) = expand(config)
+    resolved = Resolver(config.execution).resolve(run)
+    rows = tuple(resolved.data.train[:8])
+    found = probing.measure(probing.Request(resolved, config.execution, 1, rows, rows, rows, single=rows[:1]))
+    assert found.answer_seconds is not None
+    assert (found.merged_answer_seconds is not None) is merges
+
+
+def test_runs_that_inherit_rows_have_a_clock(study: Callable[..., object], tmp_path: Path) -> None:
+    records = api.compare(study(methods=["head"], seeds=2, steps=16), out=tmp_path / "s").records
+    first, second = records
+    assert "inherited_seconds" not in first.training
+    assert second.cost.clock_source == "run"
+    assert 0 < second.training["inherited_seconds"] < second.cost.train_seconds + second.cost.eval_seconds
 
 
 @pytest.mark.parametrize("how", ["auto", "run"])

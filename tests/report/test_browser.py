@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -92,6 +93,36 @@ def test_it_draws_and_asks_for_nothing(opened: Opened, index: Path) -> None:
     assert opened.said == []
     assert opened.asked == [index.as_uri()]
     assert opened.page.title() == "study, adaptlab"  # the hostile texts are in the page and ran nothing
+
+
+def test_every_choice_of_every_chart_is_drawn(chromium: Any, tmp_path: Path) -> None:
+    """With what not every study has: several amounts of training rows, and rows of another domain."""
+    runs = [Run(made, measured=True, train_examples=n) for made in METHODS[:3] for n in (100, 2000)]
+    study = build_study(tmp_path / "study", runs)
+    for path in study.glob("runs/*/record.json"):
+        record = json.loads(path.read_text())
+        record["metrics"]["elsewhere"] = {"accuracy": 0.5, "loss": 0.9, "n": 100}
+        record["cost"]["set_seconds"] = {"validation": 0.4, "elsewhere": 0.25}
+        path.write_text(json.dumps(record))
+    found = Opened(chromium, write_report([study]).page)
+    page = found.page
+    assert "2.5 ms a row" in page.locator("#data").inner_text()
+    for figure in page.locator("#charts figure").all():
+        select = figure.locator("select.choices")
+        for option in [o.get_attribute("value") for o in select.locator("option").all()] or [None]:
+            if option is not None:
+                select.select_option(option)
+            place = figure.locator(".choice:not([hidden]) [data-spec]")
+            place.scroll_into_view_if_needed()
+            place.locator("svg.marks").wait_for(timeout=20_000)
+            assert place.locator("svg.marks").bounding_box()["height"] > 60
+    drawn = page.locator("#charts [data-drawn]").count()
+    assert drawn == page.locator("#charts [data-spec]").count()
+    names = [place.get_attribute("data-name") for place in page.locator("#charts [data-spec]").all()]
+    wanted = ("score_by_train_examples", "score_by_domain", "reliability", "learning_metric_by_flops")
+    assert all(any(name.endswith(f"-{chart}") for name in names) for chart in wanted)
+    assert found.said == []
+    page.close()
 
 
 def test_it_answers_soon(opened: Opened) -> None:

@@ -82,3 +82,24 @@ def test_a_full_store_changes_nothing(tiny_run: Build, monkeypatch: pytest.Monke
     monkeypatch.setattr("adaptlab.training.outputs.MOST_BYTES", 20_000)
     assert run.go().losses == plain.losses
     assert 0 < store.size <= 20_000
+
+
+def test_rows_that_others_computed_are_on_the_clock_once(tiny_run: Build) -> None:
+    store = Store()
+    first = tiny_run("head", steps=18)
+    member = first.member
+    outputs = StoredOutputs(member.attached.model, first.base.layout.blocks, member.modes.still, lambda name: store)
+    store.sound = True
+    first.go()
+    assert len(store.seconds) == len(store.rows) > 0
+    assert all(seconds > 0 for seconds in store.seconds.values())
+    assert outputs.take_owed() == 0  # it computed them itself
+    store.seconds = dict.fromkeys(store.rows, 1.0)
+    other = tiny_run("head", seed=1, steps=18)
+    model, still = other.member.attached.model, other.member.modes.still
+    outputs = StoredOutputs(model, other.base.layout.blocks, still, lambda name: store)
+    calls = counted(other)
+    other.go()
+    assert not calls
+    assert outputs.take_owed() == pytest.approx(len(store.rows))  # many epochs, each row once
+    assert outputs.take_owed() == 0

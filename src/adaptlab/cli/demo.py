@@ -14,6 +14,7 @@ _DEFAULTS = {
     "seeds": "2",
     "train_examples": "1200",
     "epochs": "2",
+    "eval_every": "19",  # half an epoch: four steps of a learning curve
 }
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from adaptlab.errors import ConfigError, HubError, ModelError
 from adaptlab.exporting import card, forms
 from adaptlab.exporting.forms import Form
+from adaptlab.merging import merged
 from adaptlab.models.identity import fetch
 from adaptlab.predictor import Predictor, Text, restore, unlabelled
 from adaptlab.resolve import device as resolve_device
@@ -113,7 +114,7 @@ def export(
         dtype = "float32"
         document: dict[str, Any] = {}
         if form == "model":
-            whole = forms.merged(attached, base)
+            whole = merged(attached, base)
             document["merge_difference"] = _difference(logits(whole), expected)
             dtype = forms.save_model(whole, base, labels, new)
         else:
@@ -241,8 +242,8 @@ def _doubts(document: dict[str, Any]) -> list[str]:
     if check["agreement"] in (None, 1.0):
         return []
     differ = round((1 - check["agreement"]) * check["rows"])
-    merged = document.get("merge_difference", 0.0)
-    why = f"merging alone moves a logit by {merged:.2g}" if merged > check["largest_logit_difference"] / 2 else (
+    merging = document.get("merge_difference", 0.0)
+    why = f"merging alone moves a logit by {merging:.2g}" if merging > check["largest_logit_difference"] / 2 else (
         f"its weights are {document['dtype']}, the run's were float32" if document["dtype"] != "float32" else
         "what was loaded is not what was trained"
     )  # fmt: skip

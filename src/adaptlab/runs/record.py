@@ -67,6 +67,10 @@ class Cost(_Part):
     peak_memory_bytes: int | None = None  # of training
     reserved_memory_bytes: int | None = None  # of training, on CUDA
     eval_memory_bytes: int | None = None
+    answer_seconds: float | None = None  # one row alone, by a probe
+    merged_answer_seconds: float | None = None  # the same with the method merged into the base
+    set_seconds: dict[str, float] = Field(default_factory=dict)  # of answering each report set
+    set_memory_bytes: dict[str, int] = Field(default_factory=dict)  # the most while answering it, on CUDA
     memory_source: Literal["run", "probe"] | None = None
     adapter_bytes: int | None = None
     trials: int = 1

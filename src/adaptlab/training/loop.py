@@ -35,6 +35,7 @@ class Hooks:
         save: write a checkpoint.
         stop: asked between steps; True ends training with everything saved.
         own_clock: False where runs share a clock, which then says nothing about any of them.
+        owed: seconds since it was last asked that another run has spent on work of this one; they belong to its clock.
     """
 
     evaluate: Callable[[Sequence[Member]], Sequence[Mapping[str, float]]]
@@ -45,6 +46,7 @@ class Hooks:
     stop: Callable[[], bool]
     checkpoint_seconds: float = 30.0
     own_clock: bool = True
+    owed: Callable[[], float] = lambda: 0.0
 
 
 def train(members: Sequence[Member], backward: Backward, hooks: Hooks) -> None:
@@ -86,7 +88,7 @@ def _step(active: Sequence[Member], backward: Backward, hooks: Hooks) -> None:
     losses = backward(active)
     for member, loss in zip(active, losses, strict=True):
         member.update(loss)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started + hooks.owed()
     for member in active:
         if hooks.own_clock:
             member.progress.seconds += seconds

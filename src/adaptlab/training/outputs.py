@@ -8,12 +8,15 @@ stored.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from adaptlab.measure.clock import synchronise
 
 #: Of all stores of a process together; rows beyond are computed every time.
 MOST_BYTES = 2**30
@@ -29,21 +32,30 @@ class Store:
 
     Attributes:
         rows: by the bytes of a row's inputs, padding included, the tensors of every storing block, one after the other.
+        seconds: by the same, what computing the row took.
         forms: what each storing or passed-by block gives, by its name.
         sound: whether stored outputs were found to be those computed anew; ``None`` before it was tried.
     """
 
     rows: dict[bytes, Row] = field(default_factory=dict)
+    seconds: dict[bytes, float] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)
     size: int = 0
     sound: bool | None = None
 
-    def add(self, key: bytes, row: Row) -> None:
-        """Keep ``row``, if there is room."""
+    def add(self, key: bytes, row: Row, seconds: float) -> None:
+        """Keep ``row``, which took ``seconds`` to compute, if there is room."""
         size = sum(tensor.nbytes for tensor in row)
         if key not in self.rows and self.size + size <= MOST_BYTES:
             self.rows[key] = tuple(tensor.clone() for tensor in row)
+            self.seconds[key] = seconds
             self.size += size
+
+    def clear(self) -> None:
+        """Forget every row."""
+        self.rows.clear()
+        self.seconds.clear()
+        self.size = 0
 
 
 class StoredOutputs:
@@ -66,7 +78,10 @@ class StoredOutputs:
         for name in blocks:
             if model.get_submodule(name) in still:
                 stacks.setdefault(name.rpartition(".")[0], []).append(name)
+        self._first = [stack[0] for stack in stacks.values()]
         self._last = [stack[-1] for stack in stacks.values()]
+        self._own: set[bytes] = set()  # rows that this run has computed, or has on its clock
+        self._began = self._spent = self._owed = 0.0
         self._store = store(" ".join(self._last))
         self.deep = bool(stacks)
         if self.deep:
@@ -75,10 +90,10 @@ class StoredOutputs:
             model.register_forward_pre_hook(self._begin, with_kwargs=True)
             model.register_forward_hook(self._end, always_call=True)
 
-    @property
-    def inherited(self) -> bool:
-        """True if other runs have computed rows for this one."""
-        return bool(self._store.rows)
+    def take_owed(self) -> float:
+        """Seconds that other runs took to compute what this one was handed since this was last asked, each row once."""
+        owed, self._owed = self._owed, 0.0
+        return owed
 
     def check(self, forward: Callable[..., Any], inputs: Mapping[str, Tensor]) -> None:
         """Use the store only if handing out gives what computing gives, for rows in any order and number, to the bit.
@@ -95,8 +110,9 @@ class StoredOutputs:
                 self._store.sound = self._is_sound(forward, inputs)
             except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
                 self._store.sound = False  # an architecture whose blocks cannot be passed by
-            self._store.rows.clear()
-            self._store.size = 0
+            self._store.clear()
+            self._own.clear()
+            self._owed = 0.0
 
     def _is_sound(self, forward: Callable[..., Any], inputs: Mapping[str, Tensor]) -> bool:
         count = len(next(iter(inputs.values())))
@@ -104,7 +120,7 @@ class StoredOutputs:
             computed = forward(**inputs).logits
             first = dict(self._store.rows)
             handed_out = forward(**inputs).logits
-            self._store.rows.clear()
+            self._store.clear()
             forward(**{name: value.flip(0)[: max(1, count - 1)] for name, value in inputs.items()})
         again = self._store.rows
         same = all(torch.equal(a, b) for key in again for a, b in zip(again[key], first[key], strict=True))
@@ -123,13 +139,18 @@ class StoredOutputs:
         self._keys = [shape + row.tobytes() for row in rows]
         known = all(key in self._store.rows for key in self._keys)
         self._mode = "hand out" if known else "compute"
+        self._spent = 0.0
+        if known:
+            self._owed += sum(self._store.seconds[key] for key in set(self._keys) - self._own)
+            self._own.update(self._keys)
 
     def _end(self, model: nn.Module, args: Any, output: Any) -> None:
         if self._mode == "compute" and len(self._given) == len(self._last):
             columns = [tensor for name in self._last for tensor in self._given[name]]
             if all(len(tensor) == len(self._keys) for tensor in columns):
                 for i, key in enumerate(self._keys):
-                    self._store.add(key, tuple(tensor[i] for tensor in columns))
+                    self._store.add(key, tuple(tensor[i] for tensor in columns), self._spent / len(self._keys))
+                self._own.update(self._keys)
         self._mode = "off"
         self._given.clear()
 
@@ -143,12 +164,16 @@ class StoredOutputs:
                     return _filled(form, self._stored(name))
                 hidden = args[0] if args else kwargs["hidden_states"]
                 return hidden if form is None else (hidden, *[None] * (len(form) - 1))
+            if name in self._first:
+                self._began = time.perf_counter()
             output = compute(*args, **kwargs)
             if self._mode == "compute":
                 items = output if isinstance(output, tuple) else (output,)
                 self._store.forms[name] = tuple(isinstance(i, Tensor) for i in items) if items is output else None
                 if name in self._last:
                     self._given[name] = [item for item in items if isinstance(item, Tensor)]
+                    synchronise(self._given[name][0].device.type)
+                    self._spent += time.perf_counter() - self._began
             return output
 
         block.forward = forward

@@ -32,7 +32,7 @@
     count: (value) => (value < 1e6 ? Math.round(value).toLocaleString("en") : scaled(value, 1000, ["", "k", "M", "B", "T"])),
     bytes: (value) => scaled(value, 1000, ["B", "kB", "MB", "GB", "TB"]),
     flops: (value) => scaled(value, 1000, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"]),
-    seconds: (value) => (value >= 120 ? `${three(value / 60)} min` : `${three(value)} s`),
+    seconds: (value) => (value > 0 && value < 0.1 ? `${three(1000 * value)} ms` : value >= 120 ? `${three(value / 60)} min` : `${three(value)} s`),
   };
   const number = (value) => (Math.abs(value) < 10 ? value.toFixed(3) : String(Number(value.toPrecision(4))));
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adaptlab.report.calibration import BINS, Bin, calibration, probabilities_of
 from adaptlab.report.charts._base import HEIGHT, Chart, NothingToDrawError, cell_label, colour, dash, inline
@@ -65,7 +66,8 @@ class Reliability(Chart):
 
 def _bins(cell: Cell) -> list[Bin]:
     """Of the answers of all finished runs to the primary set."""
-    gold, given = [], []
+    gold: list[NDArray[np.int64]] = []
+    given: list[NDArray[np.floating]] = []
     for run in cell.finished:
         found = probabilities_of(run)
         if found is not None and (not given or found[1].shape[1] == given[0].shape[1]):

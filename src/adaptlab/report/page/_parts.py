@@ -55,9 +55,11 @@ def group_names(rows: Sequence[RunRow]) -> dict[tuple[str, str], str]:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A cost as a person says it: ``73,728``, ``1.4 GB``, ``12.1 TFLOP``, ``14.9 s``; as assets/explorer.js does."""
+    """A cost as a person says it: ``73,728``, ``1.4 GB``, ``12.1 TFLOP``, ``3.2 ms``; as assets/explorer.js does."""
     if unit == "count":
         return f"{value:,.0f}"
+    if unit == "seconds" and 0 < abs(value) < 0.1:
+        return f"{1000 * value:.3g} ms"
     if unit == "seconds":
         return f"{value / 60:.3g} min" if value >= 120 else f"{value:.3g} s"
     names = ("B", "kB", "MB", "GB", "TB") if unit == "bytes" else _FLOPS

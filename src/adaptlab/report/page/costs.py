@@ -25,6 +25,8 @@ COLUMNS = (
     ("step_seconds", "time per step", "seconds"),
     ("step_joules", "energy per step, J", "count"),
     ("eval_seconds", "time of evaluations", "seconds"),
+    ("answer_seconds", "answering one row", "seconds"),
+    ("merged_answer_seconds", "the same, merged", "seconds"),
     ("adapter_bytes", "disk", "bytes"),
 )
 #: Always shown, so that a cost that was not measured is seen not to be.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adaptlab.report._html import Html, element, join
-from adaptlab.report.calibration import domains
+from adaptlab.report.budget import main_machine
+from adaptlab.report.calibration import Domain, domains
 from adaptlab.report.charts import groups, methods_of
 from adaptlab.report.charts._base import cell_label
-from adaptlab.report.page._parts import colours_of, group_names, keyed, notes, ranked, scrolling
+from adaptlab.report.page._parts import colours_of, group_names, keyed, notes, quantity, ranked, scrolling
 from adaptlab.report.select import RunRow
-from adaptlab.report.statistics import Cell, Setting, label_of
-from adaptlab.report.tables import score_text
+from adaptlab.report.statistics import Cell, Setting, label_of, summarise
+from adaptlab.report.tables import number_text, score_text
 
 #: Settings that say how many examples a method sees, and the heading of their table.
 AMOUNTS = {"train_examples": "training examples", "shots": "shots"}
@@ -69,18 +70,37 @@ def _by_domain(found: Sequence[Cell], colours: dict[str, str], name: str) -> Htm
     sets = list(dict.fromkeys(which for _, known in measured for which in known))
     if len(sets) < 2:
         return None
+    machine = main_machine(found)
     lines = []
     for cell, known in measured:
-        entries = []
-        for which in sets:
-            domain = known.get(which)
-            drop = element("div", f"{-domain.drop:+.3f}", class_="aside") if domain and not domain.in_domain else None
-            text = MISSING if domain is None else score_text(domain.score)
-            entries.append(element("td", text, drop, class_="number"))
+        entries = [_of_set(cell, which, known.get(which), machine) for which in sets]
         lines.append(element("tr", keyed(cell.method, colours, cell_label(cell)), entries))
-    caption = f"{(found[0].metric or 'score').capitalize()} on each set of rows; below it the change from the first."
-    said = "A change is the mean over the runs that have both sets. Nothing is trained or chosen on these rows."
-    return join([_table(caption, sets, lines, f"Score by evaluation set, {name}"), notes([said])])
+    metric = (found[0].metric or "score").capitalize()
+    caption = f"{metric} on each set of rows; below it the change from the first, the loss, and what answering took."
+    said = [
+        "A change is the mean over the runs that have both sets. Nothing is trained or chosen on these rows.",
+        "Time is the clock of runs that had it to themselves, divided by the rows, which differ in length between "
+        "sets. Memory is told for each set on CUDA only: a CPU's process cannot tell it apart.",
+    ]
+    return join([_table(caption, sets, lines, f"Score by evaluation set, {name}"), notes(said)])
+
+
+def _of_set(cell: Cell, which: str, domain: Domain | None, machine: str | None) -> Html:
+    if domain is None:
+        return element("td", MISSING, class_="number")
+    said = [] if domain.in_domain else [f"{-domain.drop:+.3f}"]
+    here = [run for run in cell.finished if which in run.metrics]
+    loss = summarise([run.metrics[which]["loss"] for run in here if "loss" in run.metrics[which]])
+    said += [f"loss {number_text(loss.mean)}"] if loss is not None else []
+    timed = [run for run in here if run.environment.fingerprint == machine]
+    clocks = [(run.cost.set_seconds.get(which), run.metrics[which].get("n")) for run in timed]
+    seconds = summarise([took / rows for took, rows in clocks if took is not None and rows])
+    said += [f"{1000 * seconds.mean:.3g} ms a row"] if seconds is not None else []
+    held = [bytes_ for run in timed if (bytes_ := run.cost.set_memory_bytes.get(which)) is not None]
+    said += [quantity(sum(held) / len(held), "bytes")] if held else []
+    return element(
+        "td", score_text(domain.score), [element("div", text, class_="aside") for text in said], class_="number"
+    )
 
 
 def _table(caption: str, titles: Sequence[str], lines: Sequence[Html], label: str) -> Html:
