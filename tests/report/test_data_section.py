@@ -13,12 +13,12 @@ from tests.report.build import METHODS, Run, build_study, score_of
 
 
 def test_it_is_left_out_where_nothing_varies(selection: Selection) -> None:
-    assert data_section(selection.rows) is None
+    assert data_section(selection.rows, {}) is None
 
 
 def test_scores_stand_below_their_number_of_training_examples_in_its_order(tmp_path: Path) -> None:
     runs = [Run(METHODS[1], seed=seed, train_examples=n) for n in (2000, 100) for seed in (0, 1)]
-    text = str(data_section(read_studies([build_study(tmp_path / "study", runs, predictions=False)]).rows))
+    text = str(data_section(read_studies([build_study(tmp_path / "study", runs, predictions=False)]).rows, {}))
     for amount in (100, 2000):
         summary = summarise([score_of(run) for run in runs if run.train_examples == amount])
         assert summary is not None
@@ -32,7 +32,7 @@ def test_another_set_shows_its_score_and_the_change(tmp_path: Path) -> None:
     score = rows[0].score
     assert score is not None
     other = dict(rows[0].metrics) | {"<hans>": {"accuracy": score - 0.125}}
-    text = str(data_section([replace(rows[0], metrics=other)]))
+    text = str(data_section([replace(rows[0], metrics=other)], {}))
     assert ">-0.125<" in text
     assert "&lt;hans&gt;" in text
     assert "<hans>" not in text

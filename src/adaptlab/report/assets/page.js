@@ -41,7 +41,7 @@
 
   const chooser = document.getElementById("group");
   const choose = () => {
-    for (const group of document.querySelectorAll(".charts")) {
+    for (const group of document.querySelectorAll(".charts[data-group]")) {
       group.hidden = chooser !== null && group.dataset.group !== chooser.value;
     }
   };

@@ -29,7 +29,6 @@
     at("rows-second").value = String(best);
     const kinds = group.kind === "class" ? KINDS : KINDS.slice(0, 1);
     at("rows-kind").replaceChildren(...kinds.map(([value, text]) => made("option", { value }, text)));
-    for (const table of document.querySelectorAll("[data-rows]")) table.hidden = groups[Number(table.dataset.rows)] !== group;
   };
 
   const given = (answer, gold) => {

@@ -25,6 +25,7 @@ class Reliability(Chart):
     name = "reliability"
     title = "Reliability of the probabilities"
     order = 60
+    section = "calibration"
 
     def drawn(self, rows: Sequence[RunRow], methods: Sequence[str]) -> alt.LayerChart:
         import altair as alt

@@ -34,6 +34,7 @@ _FLAGS: dict[Amount, str] = {"train_examples": "--train-examples 100,1000", "sho
 class ScoreByData(Chart):
     """A line for each method through its mean at each amount, with a band over seeds and draws of the rows."""
 
+    section = "data"
     family = "Score against data"
 
     def __init__(self, amount: Amount, order: int) -> None:

@@ -22,6 +22,7 @@ class ScoreByDomain(Chart):
     name = "score_by_domain"
     title = "In domain and out of domain"
     order = 35
+    section = "data"
 
     def drawn(self, rows: Sequence[RunRow], methods: Sequence[str]) -> alt.LayerChart:
         import altair as alt

@@ -17,6 +17,7 @@ from adaptlab.report._html import Html, element, json_script
 from adaptlab.report.answer import answer
 from adaptlab.report.charts._base import config
 from adaptlab.report.page._parts import counted
+from adaptlab.report.page.calibration import calibration_section
 from adaptlab.report.page.charts import VEGA_LITE, charts
 from adaptlab.report.page.costs import costs
 from adaptlab.report.page.data import data_section
@@ -37,15 +38,16 @@ SCRIPTS = ("page.js", "explorer.js", "rows.js")
 def page(selection: Selection) -> str:
     """The whole page as text."""
     found = selection.rows
-    specs, drawn = charts(found)
+    specs, drawn, apart = charts(found)
     explored, budget = explorer(found)
     answered, by_row = rows_section(found)
     sections = [
         ("results", "Results", results(results_grid(selection), found)),
         ("budget", "What your budget buys", budget),
         ("costs", "What each method costs", costs(found)),
-        ("data", "Other amounts and other data", data_section(found)),
+        ("data", "Other amounts and other data", data_section(found, apart["data"])),
         ("charts", "Charts", drawn),
+        ("calibration", "How far probabilities can be believed", calibration_section(found, apart["calibration"])),
         ("rows", "Row by row", by_row),
         ("unfinished", "Runs that did not finish", unfinished(found)),
         ("runs", "Every run", runs(found)),

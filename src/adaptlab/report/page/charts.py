@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaptlab.report._html import Html, element, join
@@ -15,18 +15,27 @@ from adaptlab.report.select import RunRow
 VEGA_LITE = "6.4"
 
 
-def charts(rows: Sequence[RunRow]) -> tuple[dict[str, Any], Html | None]:
-    """The specifications with their data, and the places where the page draws them."""
+#: By task and model, the figures that stand beside a section's tables.
+Figures = Mapping[tuple[str, str], Html]
+
+
+def charts(rows: Sequence[RunRow]) -> tuple[dict[str, Any], Html | None, dict[str, Figures]]:
+    """The specifications with their data, the places where the page draws them, and the figures of other sections."""
     drawing = _Drawing(rows)
     names = group_names(rows)
-    places = [drawing.group(name, found) for name, found in zip(names.values(), groups(rows).values(), strict=True)]
+    found = groups(rows)
+    places = [drawing.group(names[key], here) for key, here in found.items()]
+    apart = {
+        section: {key: figures for key, here in found.items() if (figures := drawing.apart(names[key], here, section))}
+        for section in ("data", "calibration")
+    }
     data = {"specs": drawing.specs, "tables": drawing.tables}
     if not names:
-        return data, None
+        return data, None, apart
     options = [element("option", name, value=name) for name in names.values()]
     chooser = element("label", "Charts of ", element("select", options, id="group"), class_="chooser")
     silent = element("noscript", element("p", "The charts need JavaScript; the tables above have their numbers."))
-    return data, join([chooser if len(names) > 1 else None, silent, places])
+    return data, join([chooser if len(names) > 1 else None, silent, places]), apart
 
 
 class _Drawing:
@@ -39,21 +48,22 @@ class _Drawing:
         self._methods = methods_of(rows)
 
     def group(self, name: str, rows: Sequence[RunRow]) -> Html:
-        families: dict[str, list[Chart]] = {}
-        for chart in in_order():
-            families.setdefault(chart.family or chart.name, []).append(chart)
         figures: list[Html] = []
         lacking: list[str] = []
-        for members in families.values():
-            figure = self._family(members, name, rows, first=not figures, lacking=lacking)
+        for members in _families("charts"):
+            figure = self._family(members, name, rows, lacking)
             if figure is not None:
                 figures.append(figure)
         missing = element("div", [element("p", text) for text in lacking], class_="notes") if lacking else None
-        return element("div", figures, missing, class_="charts", data_group=name)
+        return element("div", figures, missing, class_="charts odd" if len(figures) % 2 else "charts", data_group=name)
 
-    def _family(
-        self, members: Sequence[Chart], name: str, rows: Sequence[RunRow], *, first: bool, lacking: list[str]
-    ) -> Html | None:
+    def apart(self, name: str, rows: Sequence[RunRow], section: str) -> Html | None:
+        """The figures of another section; ``None`` where there is nothing to draw."""
+        drawn = [self._family(members, name, rows, []) for members in _families(section)]
+        figures = [figure for figure in drawn if figure is not None]
+        return element("div", figures, class_="charts") if figures else None
+
+    def _family(self, members: Sequence[Chart], name: str, rows: Sequence[RunRow], lacking: list[str]) -> Html | None:
         drawn: list[tuple[Chart, Html]] = []
         for chart in members:
             try:
@@ -76,7 +86,7 @@ class _Drawing:
             "select", choices, class_="choices", aria_label=f"{members[0].family}: choose the axis, {name}"
         )
         bar = element("div", heading, select if len(drawn) > 1 else None, class_="heading")
-        return element("figure", bar, [body for _, body in drawn], class_="first" if first else None)
+        return element("figure", bar, [body for _, body in drawn])
 
     def _packed(self, spec: Any) -> Any:
         """``spec`` with each list of rows replaced by its number in ``tables``."""
@@ -97,6 +107,15 @@ class _Drawing:
             self._known[text] = len(self.tables)
             self.tables.append({"columns": columns, "rows": lines})
         return self._known[text]
+
+
+def _families(section: str) -> list[list[Chart]]:
+    """The charts of a section, those that share a place together."""
+    found: dict[str, list[Chart]] = {}
+    for chart in in_order():
+        if chart.section == section:
+            found.setdefault(chart.family or chart.name, []).append(chart)
+    return list(found.values())
 
 
 def _short(value: Any) -> Any:

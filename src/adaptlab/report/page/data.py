@@ -10,6 +10,7 @@ from adaptlab.report.calibration import Domain, domains
 from adaptlab.report.charts import groups, methods_of
 from adaptlab.report.charts._base import cell_label
 from adaptlab.report.page._parts import colours_of, group_names, keyed, notes, quantity, ranked, scrolling
+from adaptlab.report.page.charts import Figures
 from adaptlab.report.select import RunRow
 from adaptlab.report.statistics import Cell, Setting, label_of, summarise
 from adaptlab.report.tables import number_text, score_text
@@ -19,8 +20,8 @@ AMOUNTS = {"train_examples": "training examples", "shots": "shots"}
 MISSING = "no run"
 
 
-def data_section(rows: Sequence[RunRow]) -> Html | None:
-    """For each task and model the tables that its runs have data for; ``None`` where there are none."""
+def data_section(rows: Sequence[RunRow], figures: Figures) -> Html | None:
+    """For each task and model the figures and tables that its runs have data for; ``None`` where there are none."""
     names, colours = group_names(rows), colours_of(methods_of(rows))
     parts: list[Html | None] = []
     for key, found in groups(rows).items():
@@ -28,7 +29,7 @@ def data_section(rows: Sequence[RunRow]) -> Html | None:
         tables = [_by_amount(finished, axis, colours, names[key]) for axis in AMOUNTS]
         tables.append(_by_domain(finished, colours, names[key]))
         if any(tables):
-            parts += [element("h3", names[key]) if len(names) > 1 else None, *tables]
+            parts += [element("h3", names[key]) if len(names) > 1 else None, figures.get(key), *tables]
     return join(parts) if parts else None
 
 

@@ -1,4 +1,4 @@
-"""Row by row: where two methods disagree, which classes are taken for which, how far probabilities can be believed."""
+"""Row by row: where two methods disagree, and which classes are taken for which."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from adaptlab.errors import RecordError
 from adaptlab.report._html import Html, element, join
-from adaptlab.report.calibration import Calibration, calibration, probabilities_of
-from adaptlab.report.charts import groups, methods_of
+from adaptlab.report.charts import groups
 from adaptlab.report.charts._base import cell_label
 from adaptlab.report.evidence import rows_digest
-from adaptlab.report.page._parts import colours_of, group_names, keyed, notes, ranked, scrolling
+from adaptlab.report.page._parts import group_names, ranked
 from adaptlab.report.select import RunRow
-from adaptlab.report.statistics import Cell, summarise
-from adaptlab.report.tables import score_text
+from adaptlab.report.statistics import Cell
 from adaptlab.runs.answers import AnswerArrays, read_answers
 from adaptlab.runs.store import StudyFolder
 
@@ -40,18 +38,16 @@ class _Answered:
 
 def rows_section(rows: Sequence[RunRow]) -> tuple[list[dict[str, Any]], Html | None]:
     """The data of the script (assets/rows.js) and its places; nothing where no run kept its answers."""
-    names, colours = group_names(rows), colours_of(methods_of(rows))
+    names = group_names(rows)
     read = {key: _read(found) for key, found in groups(rows).items()}
     read = {key: found for key, found in read.items() if found}
     if not read:
         return [], None
     answers = sum(len(one.arrays.ids) for found in read.values() for one in found)
-    data, tables = [], []
+    data = []
     for key, found in read.items():
-        calibrated = {one.run.name: c for one in found if (c := _calibration(one)) is not None}
         shown = found if answers <= MOST_ANSWERS else _one_each(found)
         data.append(_group(names[key], found, shown, MOST_TEXT // len(read)))
-        tables.append(_calibration_table(names[key], found, calibrated, colours))
     options = [element("option", group["name"], value=str(index)) for index, group in enumerate(data)]
     chooser = element("label", "Task ", element("select", options, id="rows-group"), class_="chooser")
     body = element(
@@ -71,8 +67,7 @@ def rows_section(rows: Sequence[RunRow]) -> tuple[list[dict[str, Any]], Html | N
         id="rows-explorer",
     )
     silent = element("noscript", element("p", "Choosing two methods needs JavaScript."))
-    shown_tables = [element("div", table, data_rows=str(i)) for i, table in enumerate(tables) if table is not None]
-    return data, join([silent, body, shown_tables])
+    return data, join([silent, body])
 
 
 def _read(rows: Sequence[RunRow]) -> list[_Answered]:
@@ -202,42 +197,3 @@ def _matrices(found: Sequence[_Answered], named: int) -> list[dict[str, Any]]:
             np.add.at(counts, (one.arrays.gold.astype(np.int64), given), 1)
         matrices.append({"cell": cell_label(members[0].cell), "runs": len(members), "counts": counts.tolist()})
     return matrices
-
-
-def _calibration(one: _Answered) -> Calibration | None:
-    found = probabilities_of(one.run)
-    return None if found is None else calibration(*found)
-
-
-def _calibration_table(
-    name: str, found: Sequence[_Answered], calibrated: dict[str, Calibration], colours: dict[str, str]
-) -> Html | None:
-    by_cell: dict[tuple[Any, ...], list[_Answered]] = {}
-    for one in found:
-        if one.run.name in calibrated:
-            by_cell.setdefault(one.cell.variant, []).append(one)
-    if not by_cell:
-        return None
-    head = [element("th", "method", scope="col")]
-    head += [element("th", title, scope="col", class_="number") for title in ("ECE", "Brier score", "runs")]
-    lines = []
-    for members in by_cell.values():
-        known = [calibrated[one.run.name] for one in members]
-        ece, brier = summarise([c.ece for c in known]), summarise([c.brier for c in known])
-        assert ece is not None and brier is not None  # noqa: PT018 - a cell is here because it has one
-        lines.append(
-            element(
-                "tr",
-                keyed(members[0].run.method, colours, cell_label(members[0].cell)),
-                element("td", score_text(ece), class_="number"),
-                element("td", score_text(brier), class_="number"),
-                element("td", str(len(known)), class_="number"),
-            )
-        )
-    caption = element("caption", "How far the probabilities can be believed; 0 is perfect.")
-    table = element("table", caption, element("thead", element("tr", head)), element("tbody", lines))
-    said = (
-        "ECE: mean distance between confidence and share of right answers, over 15 bins of equal width, for the class "
-        "chosen. Brier score: mean squared distance of the probabilities from the right answer, summed over classes."
-    )
-    return join([element("h3", f"Calibration on {name}"), scrolling(table, f"Calibration on {name}"), notes([said])])
