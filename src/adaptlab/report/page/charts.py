@@ -25,7 +25,7 @@ def charts(rows: Sequence[RunRow]) -> tuple[dict[str, Any], Html | None, dict[st
     names = group_names(rows)
     found = groups(rows)
     places = [drawing.group(names[key], here) for key, here in found.items()]
-    apart = {
+    apart: dict[str, Figures] = {
         section: {key: figures for key, here in found.items() if (figures := drawing.apart(names[key], here, section))}
         for section in ("data", "calibration")
     }
