@@ -40,8 +40,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.
 COMPOSERS = (
     "resolve", "workshop", "merging", "costing", "probing", "simulating", "forecast", "planning", "tracking", "group",
-    "experiment", "worker", "adapter", "predictor", "submission", "exporting", "choosing", "notebook", "api",
-    "cli", "__init__", "__main__",
+    "devices", "experiment", "rank", "worker", "adapter", "predictor", "submission", "exporting", "choosing",
+    "equalizing", "notebook", "api", "cli", "__init__", "__main__",
 )  # fmt: skip
 
 #: Nothing here may load these, not even through another module of the project.

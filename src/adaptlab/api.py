@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def choose(
     max_parameters: float | None = None,
     max_memory_bytes: float | None = None,
     listener: Listener | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Chosen:
     """Race the methods of ``study`` within a budget, and export the best adapted model, tested on the report rows.
 
@@ -123,6 +125,8 @@ def choose(
             whole run would be if there were time for it.
         max_parameters: trained numbers, head included: a share of the base's below 1, else a count.
         max_memory_bytes: of a run, as the plan predicts it.
+        clock: tells the budget's seconds; ``time.process_time`` leaves out what else the machine does, where all runs
+            are in this process.
 
     Raises:
         ConfigError: the study has several models or tasks, or no method keeps to the limits or could be tried.
@@ -136,6 +140,7 @@ def choose(
         budget_seconds=budget_seconds,
         max_parameters=max_parameters,
         max_memory_bytes=max_memory_bytes,
+        clock=clock,
     )
 
 
@@ -143,6 +148,10 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
     from adaptlab.study.expand import expand
     from adaptlab.study.tuning import cells, tune
 
+    if study.equalize is not None:
+        from adaptlab.equalizing import equalized
+
+        study = equalized(study, out)
     runs = expand(study)
     if study.tune is not None:
         cells(study)  # what cannot be tuned is said before anything is read
@@ -196,7 +205,9 @@ def _groups(
     from adaptlab.engines.packing import chosen_engine, pack
     from adaptlab.methods import registry as methods
 
-    if not pool.remote or pool.runs_per_job == 1 or chosen_engine(execution.engine, device) == "solo":
+    if not pool.remote or pool.runs_per_job == 1 or execution.devices_per_run > 1:
+        return None
+    if chosen_engine(execution.engine, device) == "solo":
         return None
     return lambda runs: pack(runs, lambda run: methods.get(run.resolved.method.name).placement).groups
 

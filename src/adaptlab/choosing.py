@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -68,6 +69,7 @@ def choose(
     budget_seconds: float,
     max_parameters: float | None,
     max_memory_bytes: float | None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Chosen:
     """See :func:`adaptlab.choose`; ``opened`` gives the study's folder, and what has runs done in it."""
     for name in ("model", "task", "train_examples", "data_seed", "max_length", "batch_size"):
@@ -91,6 +93,7 @@ def choose(
             reserve_seconds=min(_EXPORT_SECONDS, _EXPORT_SHARE * budget_seconds),
             folder=folder.path,
             left_out=outside,
+            clock=clock,
         )
         return _handed_over(folder, race.run(), race)
 
@@ -99,7 +102,7 @@ def _whole(run: RunConfig, record: Record) -> int:
     """Steps of a whole run over as many rows as ``record`` has trained on."""
     assert record.data is not None
     per_epoch = math.ceil(record.data.sizes["train"] / run.training.batch_size)
-    return run.training.steps or math.ceil(run.training.epochs * per_epoch)
+    return run.training.steps or math.ceil((run.training.epochs or 1.0) * per_epoch)
 
 
 def _outside(study: StudyConfig, max_parameters: float | None, max_memory_bytes: float | None) -> dict[str, str]:

@@ -30,7 +30,21 @@ LengthNormalization = Literal["none", "tokens", "characters"]
 Calibration = Literal["none", "content-free"]
 ShotSampling = Literal["random", "balanced"]
 Count = Annotated[int, Field(ge=1)]
+Pruner = Literal["none", "halving", "median"]
+Equalize = Literal["flops", "seconds"]
 CountOrAll = Count | Literal["all"]
+
+
+def _in_full(value: Any) -> Any:
+    """``"1e6"`` as the number it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+#: A whole number that people write as 2000000 or 2e6.
+Amount = Annotated[int, BeforeValidator(_in_full), Field(ge=1)]
 
 #: Raised whenever a default below, or the meaning of a value, changes: results under the old one are not the new one's.
 ID_VERSION = 1
@@ -132,11 +146,19 @@ class MethodConfig(Frozen):
 class TrainingConfig(Frozen):
     """Optimisation. Exactly one of ``epochs`` and ``steps`` counts: ``steps`` wins when it is given.
 
-    Where nothing is trained, both are 0 in the resolved form.
+    Where nothing is trained, both are 0 in the resolved form. Both ``None``: training lasts as long as its budget does.
+
+    A budget (``max_...``) ends training with the last step that keeps within it. ``max_tokens`` are without padding,
+    ``max_flops`` as executed with it, ``max_bytes`` those of the texts in UTF-8, ``max_seconds`` those of the steps.
     """
 
-    epochs: Annotated[float, Field(ge=0)] = 3.0
+    epochs: Annotated[float, Field(ge=0)] | None = 3.0
     steps: Annotated[int, Field(ge=0)] | None = None
+    max_examples: Amount | None = None
+    max_tokens: Amount | None = None
+    max_flops: Annotated[float, Field(gt=0)] | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    max_bytes: Amount | None = None
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -148,6 +170,15 @@ class TrainingConfig(Frozen):
     eval_every: Count | None = None
     select: Literal["best", "last"] = "best"
     dtype: DType = "auto"
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether something besides epochs or steps may end the training."""
+        return any(getattr(self, key) is not None for key in BUDGETS)
+
+
+#: The currencies of a budget besides steps, as keys of a training.
+BUDGETS = ("max_examples", "max_tokens", "max_flops", "max_seconds", "max_bytes")
 
 
 class AnsweringConfig(Frozen):
@@ -220,6 +251,7 @@ class ExecutionConfig(Frozen):
     profile: bool = False
     launcher: str = "inline"
     workers: Count | None = None
+    devices_per_run: Count = 1
     wait: bool = True
     ray_address: str | None = None
     launch: dict[str, int | float | str] = Field(default_factory=dict)  # the launcher's own options
@@ -369,6 +401,11 @@ class StudyConfig(Frozen):
 
     epochs: Axis[Annotated[float, Field(gt=0)]] | None = None
     steps: Axis[Count] | None = None
+    max_examples: Axis[Amount] | None = None
+    max_tokens: Axis[Amount] | None = None
+    max_flops: Axis[Annotated[float, Field(gt=0)]] | None = None
+    max_seconds: Axis[Annotated[float, Field(gt=0)]] | None = None
+    max_bytes: Axis[Amount] | None = None
     batch_size: Axis[Count] = (32,)
     learning_rate: Axis[Annotated[float, Field(gt=0)] | Literal["auto"]] = ("auto",)
     head_learning_rate: Axis[Annotated[float, Field(gt=0)]] | None = None
@@ -382,7 +419,29 @@ class StudyConfig(Frozen):
     dtype: Axis[DType] = ("auto",)
 
     tune: Count | None = None  # trials of each method, before its seeds are run with the best values
+    pruner: Pruner = "none"
+    equalize: Equalize | None = None
+    equal_budgets: dict[str, Annotated[float, Field(gt=0)]] | None = None  # by task, once they are known
     execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> StudyConfig:
+        if self.equalize is not None and any(getattr(self, key) is not None for key in BUDGETS):
+            raise ValueError("equalize makes the budget itself: leave it out, or leave out max_flops and its like")
+        if self.equal_budgets is not None and self.equalize is None:
+            raise ValueError("equal_budgets are of equalize: say which, flops or seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _prunes_a_search(self) -> StudyConfig:
+        if self.pruner != "none" and self.tune is None:
+            raise ValueError("pruner ends trials of a search early: give tune, the number of trials, or leave it out")
+        return self
+
+    @property
+    def has_end(self) -> bool:
+        """Whether epochs or steps end a training: they do unless a budget alone was given."""
+        return self.epochs is not None or self.steps is not None or all(getattr(self, key) is None for key in BUDGETS)
 
     @model_validator(mode="after")
     def _one_length(self) -> StudyConfig:

@@ -10,6 +10,7 @@ from adaptlab.measure.flops import LONGEST_COUNTED, Counted, TrainingFlops, coun
 from adaptlab.resolve import ResolvedRun
 from adaptlab.training.batches import BatchPlan
 from adaptlab.training.member import Member
+from adaptlab.training.ranks import ALONE, among
 from adaptlab.workshop import Stage
 
 #: Counted once a process and cost configuration: runs that differ in seed or rate have the same operations.
@@ -66,7 +67,8 @@ def _pass(backward: Solo, member: Member, rows: int, length: int) -> Counted:
     member.progress = dataclasses.replace(progress, step=0)
     member.modes.eval()  # dropout is no product, and what is random stays untouched
     try:
-        return count(lambda: backward([member]))
+        with among(ALONE):
+            return count(lambda: backward([member]))
     finally:
         member.data, member.plan, member.progress = data, plan, progress
         member.optimizer.zero_grad(set_to_none=True)

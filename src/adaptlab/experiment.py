@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from adaptlab.costing import training_flops
-from adaptlab.errors import AdaptlabError, InterruptedRunError, RecordError
+from adaptlab.devices import execute_on_devices
+from adaptlab.errors import AdaptlabError, ConfigError, InterruptedRunError, RecordError
 from adaptlab.evaluation.demonstrations import Fixed
 from adaptlab.group import Group
 from adaptlab.measure.environment import environment, processor_name
@@ -52,6 +53,7 @@ from adaptlab.tracking import Tracking
 from adaptlab.training import checkpoint
 from adaptlab.training.loop import Hooks, train
 from adaptlab.training.member import Member
+from adaptlab.training.ranks import here
 from adaptlab.workshop import Stage, Workshop, set_up, splits
 
 
@@ -72,6 +74,9 @@ def execute_group(
         InterruptedRunError: the workshop's stop signal; the records say ``interrupted``, the checkpoints are written.
         StudyError: a folder cannot be written.
     """
+    if workshop.spreads(jobs[0][0]):
+        execution, stop, listener = workshop.execution, workshop.stop, workshop.listener
+        return [execute_on_devices(run, folder, execution, stop, listener) for run, folder in jobs]
     trials = [_Trial(run, folder, _fresh_record(run, folder, workshop)) for run, folder in jobs]
     for trial in trials:
         trial.folder.write_record(trial.record)
@@ -122,7 +127,7 @@ class _Trial:
             self.tracking = None
         self.record = record
         self.folder.write_record(record)
-        if record.status in ("finished", "diverged"):
+        if record.status in ("finished", "diverged") and here().first:
             checkpoint.remove(self.folder.checkpoint)
         return record
 
@@ -161,7 +166,7 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
         if execution.track:
             folder = trial.folder.path
             trial.tracking = Tracking(trial.run, folder, trial.record, execution, beside=len(trials))
-        workshop.listener(RunStarted(trial.folder.name, trial.member.total_steps, trial.member.progress.step))
+        workshop.listener(RunStarted(trial.folder.name, trial.member.expected_steps, trial.member.progress.step))
     group = Group([(trial.run, trial.ready) for trial in trials], base, workshop)
     for trial in trials:
         trial.record.engine = group.engine
@@ -175,21 +180,21 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
 
     first, profiler = trials[0], None
     if workshop.execution.profile:
-        profiler = StepProfiler(first.folder.path / "profile", workshop.device, first.member.total_steps)
+        profiler = StepProfiler(first.folder.path / "profile", workshop.device, first.member.expected_steps)
         first.record.warnings.append("A few steps were profiled: the run's clock has what that took.")
 
     def on_step(m: Member) -> None:
         if profiler is not None and m is first.member:
             profiler.step()
         progress = m.progress
-        workshop.listener(StepDone(by_member[m].folder.name, progress.step, m.total_steps, progress.last_loss))
+        workshop.listener(StepDone(by_member[m].folder.name, progress.step, m.expected_steps, progress.last_loss))
 
     hooks = Hooks(
         evaluate=evaluate,
         select_by=data.metrics[0],
         on_point=lambda m, point: by_member[m].point(point),
         on_step=on_step,
-        save=lambda m: checkpoint.save(m, by_member[m].folder.checkpoint),
+        save=lambda m: checkpoint.save(m, by_member[m].folder.checkpoint) if here().first else None,
         stop=workshop.stop,
         checkpoint_seconds=workshop.execution.checkpoint_seconds,
         own_clock=group.own_clock,
@@ -214,15 +219,22 @@ def _set_up(trial: _Trial, base: Base, workshop: Workshop) -> tuple[Stage, bool]
         record.training["gradient_checkpointing"] = True
     record.training["attention_dropout"] = base.attention_dropout
     try:
-        resumed = checkpoint.load(stage.member, trial.folder.checkpoint)
+        with here().one_after_the_other():
+            resumed = checkpoint.load(stage.member, trial.folder.checkpoint)
     except RecordError as error:
         record.warnings.append(str(error))
         stage, resumed = set_up(trial.run, base, workshop), False
     try:
-        if stage.member.total_steps:
+        if stage.member.total_steps != 0:
             stage.member.flops = training_flops(trial.run, stage, workshop.execution)
     except NotPolynomialError as error:
         record.warnings.append(str(error))
+    if workshop.execution.gradient_checkpointing and trial.run.resolved.training.max_flops is not None:
+        raise ConfigError(
+            "--gradient-checkpointing computes blocks anew, and --max-flops would count that: give --max-examples or "
+            "--max-tokens, whose end does not depend on it."
+        )
+    stage.member.limit()
     return stage, resumed
 
 
@@ -245,7 +257,11 @@ def _finish(trial: _Trial, group: Group, study: StudyFolder, workshop: Workshop,
         if run.resolved.report:
             for name, examples in run.data.report.items():
                 study.write_items(task_label(run.resolved.task.name), name, examples)
-        add_probe(record, run, workshop)
+        if here().count == 1:
+            add_probe(record, run, workshop)
+    except InterruptedRunError as interruption:
+        trial.end(_ended(record, "interrupted", interruption))
+        raise
     except Exception as error:
         return trial.end(_ended(record, _status(error), error))
     return trial.end(_ended(record, "finished", None))
@@ -334,10 +350,18 @@ def _fill_costs(record: Record, member: Member, meter: MemoryMeter | None, *, ow
         "best_step": progress.best_step,
         "select_score": progress.best_value,
     }
+    if progress.step:
+        given = record.config.given.training
+        record.training["ended_by"] = member.end or ("epochs" if given.steps is None else "steps")
+    if member.row_bytes is not None:
+        record.training["bytes"] = progress.bytes
 
 
 def _fresh_record(run: ResolvedRun, folder: RunFolder, workshop: Workshop) -> Record:
     device_name = processor_name() if workshop.device == "cpu" else torch.cuda.get_device_name()
+    training: dict[str, Any] = {"dropout": "keyed"}
+    if (devices := here().count) > 1:
+        device_name, training["devices"] = f"{devices} x {device_name}", devices
     data = run.data
     return Record(
         id=run.id,
@@ -367,7 +391,7 @@ def _fresh_record(run: ResolvedRun, folder: RunFolder, workshop: Workshop) -> Re
         ),
         environment=environment(device=workshop.device, device_name=device_name, threads=torch.get_num_threads()),
         cost=Cost(),
-        training={"dropout": "keyed"},
+        training=training,
         started=_now(),
     )
 

@@ -49,7 +49,8 @@ class Forecast:
         memory: bytes by what holds them, as :class:`adaptlab.simulating.Memory`.
         memory_bytes: the most at one time; ``available_bytes`` is what this machine has free.
         advice: flags that would make it fit; empty where it fits, or where none would.
-        steps: of the optimiser; ``None`` without a task and without ``--steps``, and with it the next three.
+        steps: of the optimiser; ``None`` without a task and without ``--steps``, or where a budget alone ends the
+            training, and with it the next three.
         train_flops: padding included.
         train_seconds, eval_seconds: on this machine, undisturbed.
         step_seconds: of the batch in the middle.
@@ -125,7 +126,7 @@ def forecast(
     shapes = [shape for some in answers.values() for shape in _shapes(some)] or [longest]
     answer = max(shapes, key=lambda shape: shape[0] * shape[1])
     steps = training.steps
-    if steps is None and data is not None:
+    if steps is None and training.epochs is not None and data is not None:
         steps = int(np.ceil(training.epochs * len(batches)))
     decided = run.model_copy(update={"training": training.model_copy(update={"steps": steps or len(batches)})})
     found = simulate(

@@ -84,11 +84,12 @@ class Group:
 
 def groups_of(runs: Sequence[ResolvedRun], workshop: Workshop) -> list[list[ResolvedRun]]:
     """``runs`` sorted into groups for the engine that was asked for; the listener hears of it."""
-    if chosen_engine(workshop.execution.engine, workshop.device) == "solo":
+    execution = workshop.execution
+    if chosen_engine(execution.engine, workshop.device) == "solo" or execution.devices_per_run > 1:
         return [[run] for run in runs]
-    untrained = [run for run in runs if not run.resolved.training.steps]
+    untrained = [run for run in runs if run.resolved.training.steps == 0]
     packing = pack(
-        [run for run in runs if run.resolved.training.steps],
+        [run for run in runs if run.resolved.training.steps != 0],
         lambda run: methods.get(run.resolved.method.name).placement,
         run_bytes=lambda run: run_bytes(run.resolved, run.data),
         budget_bytes=free_bytes(workshop.device),
@@ -108,7 +109,7 @@ def _store_outputs(stage: Stage, base: Base, workshop: Workshop) -> StoredOutput
         member.modes.still,
         lambda blocks: workshop.store(f"{blocks}|{stage.precision.name}"),
     )
-    if not outputs.deep or not member.total_steps:
+    if not outputs.deep or member.total_steps == 0:
         return None
 
     first = member.plan.batch(0, member.seed)

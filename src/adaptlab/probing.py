@@ -47,6 +47,8 @@ from adaptlab.workshop import Stage, Workshop, read_out, set_up
 #: Raised when the same probe would give other figures: older results are measured again.
 _VERSION = 2
 _WARM_STEPS = 2
+#: Of a training whose end only its budget tells.
+_STEPS_OF_A_TRAINING = 1000
 _LEAST_STEPS, _MOST_STEPS, _STEP_SECONDS = 3, 10, 4.0
 _LEAST_ANSWERS, _MOST_ANSWERS, _ANSWER_SECONDS = 5, 30, 0.5
 _LEAST_PARAMETERS = 5_000_000
@@ -141,7 +143,7 @@ def add_probe(record: Record, run: ResolvedRun, workshop: Workshop) -> None:
     Models of fewer than five million numbers weigh less than a CPU process's resident memory varies: no probe for them.
     A probe that fails is a warning in the record.
     """
-    if not run.resolved.training.steps:
+    if run.resolved.training.steps == 0:
         return  # nothing is trained
     cost, how, alone = record.cost, workshop.execution.measure, record.cost.clock_source == "run"
     large = record.parameters is not None and record.parameters.total >= _LEAST_PARAMETERS
@@ -204,7 +206,7 @@ def measure(request: Request) -> Probe:
     answering = meter.peak()
 
     meter.reset()
-    member.attached.method.before_training(member.attached, member.total_steps)
+    member.attached.method.before_training(member.attached, member.total_steps or _STEPS_OF_A_TRAINING)
     member.modes.train()
     for _ in range(_WARM_STEPS):
         _step(stage)

@@ -135,11 +135,13 @@ class Resolver:
             rate = method.learning_rates.default
             return TrainingConfig(dtype=decided, steps=0, epochs=0, eval_every=1, learning_rate=rate)
         per_epoch = math.ceil(rows / given.batch_size)
-        steps = given.steps or math.ceil(given.epochs * per_epoch)
+        steps = given.steps
+        if steps is None and given.epochs is not None:
+            steps = math.ceil(given.epochs * per_epoch)
         return given.model_copy(
             update={
                 "steps": steps,
-                "epochs": steps / per_epoch,
+                "epochs": None if steps is None else steps / per_epoch,
                 "eval_every": given.eval_every or per_epoch,
                 "learning_rate": method.learning_rates.default
                 if given.learning_rate == "auto"

@@ -29,12 +29,14 @@ from adaptlab.study.events import Listener
 from adaptlab.tasks._base import Example, TaskData
 from adaptlab.training import token_file
 from adaptlab.training.batches import Batch, BatchPlan
+from adaptlab.training.budget import text_bytes
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
 from adaptlab.training.encode import Encoded
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
 from adaptlab.training.outputs import Store
 from adaptlab.training.precision import CastCache, Precision
+from adaptlab.training.ranks import here
 from adaptlab.training.recompute import recompute_blocks
 
 #: Fewer are tokenised sooner than a file is found.
@@ -64,6 +66,21 @@ class Workshop:
         self.device = device(self.execution.device)
         if self.execution.threads is not None:
             torch.set_num_threads(self.execution.threads)
+
+    def spreads(self, run: ResolvedRun) -> bool:
+        """Whether ``run`` is for several devices, and this process is not one of those that do it.
+
+        Raises:
+            ConfigError: there are fewer devices.
+        """
+        wanted = self.execution.devices_per_run
+        if wanted == 1 or here().count > 1 or run.resolved.training.steps == 0:
+            return False
+        if self.device == "cuda" and (there := torch.cuda.device_count()) < wanted:
+            raise ConfigError(
+                f"--devices-per-run {wanted} was given, and torch sees {there} here: give at most {there}."
+            )
+        return True
 
     def base(self, run: ResolvedRun) -> Base:
         """The pretrained base of ``run``; the last one stays in memory."""
@@ -161,6 +178,7 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
         objective=readout.objective(),
         scaler=precision.scaler(),
         higher_is_better=metrics.get(run.data.metrics[0]).higher_is_better,
+        row_bytes=text_bytes(run.data.train) if training.max_bytes is not None else None,
     )
     limits = [limit for limit in (workshop.execution.micro_batch_size, readout.at_once(data)) if limit]
     backward = Solo(

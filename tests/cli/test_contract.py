@@ -26,24 +26,25 @@ _RUNS = {
     "--objective", "--teacher", "--teacher-shots", "--temperature",
     "--quantize", "--train-examples", "--select-examples", "--eval-examples",
     "--max-length", "--data-seed", "--data-root", "--text-columns", "--label-column", "--delimiter", "--epochs",
+    "--max-examples", "--max-tokens", "--max-flops", "--max-seconds", "--max-bytes",
     "--steps", "--batch-size", "--learning-rate", "--head-learning-rate", "--optimizer", "--schedule",
     "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights",
     "--device", "--threads", "--micro-batch-size", "--gradient-checkpointing", "--measure", "--engine",
     "--allow-pickle", "--trust-remote-code",
     "--out",
 }  # fmt: skip
-_LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "--launch"}
+_LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "--launch", "--devices-per-run"}
 _FILES = {"--data-root", "--text-columns", "--label-column", "--delimiter"}
 CONTRACT = {
-    "compare": {"STUDY", "--methods", "--seeds", "--tune", *_RUNS, *_LAUNCH},
+    "compare": {"STUDY", "--methods", "--seeds", "--tune", "--pruner", "--equalize", *_RUNS, *_LAUNCH},
     "choose": {
         "--budget", "--max-memory", "--max-parameters", "--model", "--task", "--methods", "--seeds", "--set",
         "--targets", "--train-examples", "--select-examples", "--eval-examples", "--max-length", *_FILES, "--epochs",
         "--steps", "--batch-size", "--dtype", "--device", "--threads", "--launcher", "--workers", "--ray-address",
-        "--launch", "--allow-pickle", "--trust-remote-code", "--out",
+        "--launch", "--devices-per-run", "--allow-pickle", "--trust-remote-code", "--out",
     },
     "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
-    "train": {"STUDY", "--method", "--seed", *_RUNS},
+    "train": {"STUDY", "--method", "--seed", "--devices-per-run", *_RUNS},
     "evaluate": {
         *("RUN", "--adapter", "--task", "--model", "--quantize", "--readout", "--prompt", "--eval-examples"),
         *("--device", *_FILES),

@@ -118,6 +118,57 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(tuned: Study
     assert not [event for event in again if isinstance(event, RunEnded)]
 
 
+@pytest.mark.parametrize("pruner", ["halving", "median"])
+def test_a_pruner_saves_steps_and_says_what_it_did(tuned: StudyConfig, tmp_path: Path, pruner: str) -> None:
+    study = tuned.model_copy(update={"pruner": pruner, "methods": tuned.methods[1:], "tune": 8, "steps": (18,)})
+    result = adaptlab.compare(study, out=tmp_path / "study")
+    part = result.records[0].tuning
+    assert part is not None
+    trials = trials_of(result.folder)
+    assert {record.training["steps"] for record in trials} == {2, 6, 18}
+    assert part.trials == 8
+    assert part.pruned == sum(score is None for score in part.scores)
+    assert 0 < part.pruned < 8
+    assert part.steps_unpruned == 8 * 18
+    assert part.steps is not None
+    assert part.steps < part.steps_unpruned
+    assert None not in part.short_scores
+    best = max(record.training["select_score"] for record in trials if record.training["steps"] == 18)
+    assert max(score for score in part.scores if score is not None) == best
+    page = (result.folder / "report" / "index.html").read_text()
+    assert f"Trials were ended early by {pruner}" in page
+    assert f"{1 - part.steps / part.steps_unpruned:.0%}</td>" in page
+
+
+def test_a_pruned_search_goes_on_after_a_crash_as_if_there_had_been_none(tuned: StudyConfig, tmp_path: Path) -> None:
+    study = tuned.model_copy(update={"pruner": "halving", "methods": tuned.methods[1:], "tune": 4, "steps": (9,)})
+    peaceful = adaptlab.compare(study, out=tmp_path / "peaceful")
+
+    class CrashError(Exception):
+        pass
+
+    for survive in (1, 3):
+        ended = []
+
+        def crash(event: Event, ended: list[Event] = ended, survive: int = survive) -> None:
+            if isinstance(event, RunEnded):
+                ended.append(event)
+                if len(ended) == survive:
+                    raise CrashError
+
+        with pytest.raises(CrashError):
+            adaptlab.compare(study, out=tmp_path / "crashed", listener=crash)
+    crashed = adaptlab.compare(study, out=tmp_path / "crashed")
+    assert [r.name for r in crashed.records] == [r.name for r in peaceful.records]
+    parts = [r.tuning and r.tuning.model_copy(update={"train_seconds": None}) for r in crashed.records]
+    assert parts == [r.tuning and r.tuning.model_copy(update={"train_seconds": None}) for r in peaceful.records]
+
+
+def test_a_pruner_without_a_search_is_refused(tiny_study: Build) -> None:
+    with pytest.raises(ConfigError, match="give tune"):
+        tiny_study(pruner="halving")
+
+
 def test_trials_are_no_method_of_the_report(tuned: StudyConfig, tmp_path: Path) -> None:
     result = adaptlab.compare(tuned, out=tmp_path / "study")
     table = (result.folder / "report" / "results.csv").read_text().splitlines()

@@ -50,6 +50,14 @@ def questions(base: Base, words: tuple[str, ...] = (" yes", " not at all", " not
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_of_a_batch_are_known_without_making_it(family: str, base_of: Callable[[str], Base]) -> None:
+    data = questions(base_of(family))
+    for rows in (np.array([0]), np.array([2, 1]), np.array([0, 1, 2])):
+        batch = collate(data, rows, int(data.lengths.max()), pad_id=0)
+        assert data.batch_tokens(rows) == batch.tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_question_and_its_answer_are_the_tokens_of_the_whole_text(
     family: str, base_of: Callable[[str], Base]
 ) -> None:

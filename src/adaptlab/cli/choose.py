@@ -52,6 +52,7 @@ def choose(
     dtype: f.DType = None,
     device: f.Device = None,
     threads: f.Threads = None,
+    devices_per_run: f.DevicesPerRun = None,
     launcher: f.Launcher = None,
     workers: f.Workers = None,
     ray_address: f.RayAddress = None,

@@ -102,6 +102,16 @@ LabelColumn = Annotated[str | None, _option("--label-column", "C", "Label column
 Delimiter = Annotated[str | None, _option("--delimiter", "CHAR", "Delimiter of your own file; tab for a tab.", _DATA)]
 Epochs = Annotated[str | None, _option("--epochs", "E", "Passes over the training rows; 3 by default.", _TRAINING)]
 Steps = Annotated[str | None, _option("--steps", "S", "Optimiser steps, instead of epochs.", _TRAINING)]
+MaxExamples = Annotated[
+    str | None,
+    _option("--max-examples", "N", "Budget of a run: training rows, each as often as read.", _TRAINING),
+]
+MaxTokens = Annotated[str | None, _option("--max-tokens", "N", "Budget of a run: tokens without padding.", _TRAINING)]
+MaxFlops = Annotated[
+    str | None, _option("--max-flops", "X", "Budget of a run: operations of its training, such as 2e15.", _TRAINING)
+]
+MaxSeconds = Annotated[str | None, _option("--max-seconds", "X", "Budget of a run: seconds of its steps.", _TRAINING)]
+MaxBytes = Annotated[str | None, _option("--max-bytes", "N", "Budget of a run: bytes of the texts read.", _TRAINING)]
 BatchSize = Annotated[str | None, _option("--batch-size", "B", "Rows of a step; 32 by default.", _TRAINING)]
 LearningRate = Annotated[
     str | None, _option("--learning-rate", "X|auto", "Peak rate; auto is each method's own default.", _TRAINING)
@@ -134,6 +144,14 @@ Tune = Annotated[
     str | None,
     _option("--tune", "N", "Search N times for each method's rate (and listed options), then run its seeds.", _WHAT),
 ]
+Equalize = Annotated[
+    str | None,
+    _option("--equalize", "flops|seconds", "One budget for all: what the dearest method takes for the epochs.", _WHAT),
+]
+Pruner = Annotated[
+    str | None,
+    _option("--pruner", "halving|median", "End poor trials of --tune early: successive halving, or the median.", _WHAT),
+]
 KeepWeights = Annotated[
     str | None, _option("--keep-weights", "all|best|none", "best keeps the best seed of each variant.", _WHERE)
 ]
@@ -143,6 +161,10 @@ Launcher = Annotated[
     str | None, _option("--launcher", "inline|local|slurm|ray", "Where runs execute; inline, one by one, here.", _WHERE)
 ]
 Workers = Annotated[str | None, _option("--workers", "N", "Worker processes of --launcher local.", _WHERE)]
+DevicesPerRun = Annotated[
+    str | None,
+    _option("--devices-per-run", "N", "Share each batch among N GPUs (or processes on a CPU); same numbers.", _WHERE),
+]
 Wait = Annotated[
     bool | None,
     typer.Option(
@@ -188,6 +210,7 @@ Out = Annotated[Path | None, _option("--out", "DIR", "The study's folder; ./<tas
 
 _LISTS = (
     "model", "task", "methods", "quantize", "train_examples", "data_seed", "max_length", "epochs", "steps",
+    "max_examples", "max_tokens", "max_flops", "max_seconds", "max_bytes",
     "batch_size", "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio",
     "dtype", "readout", "shots", "shot_sampling", "verbalizer_loss", "length_normalization", "calibration",
     "max_new_tokens", "beams", "objective", "teacher", "teacher_shots", "temperature",

@@ -54,6 +54,11 @@ def plan(
     delimiter: f.Delimiter = None,
     epochs: f.Epochs = None,
     steps: f.Steps = None,
+    max_examples: f.MaxExamples = None,
+    max_tokens: f.MaxTokens = None,
+    max_flops: f.MaxFlops = None,
+    max_seconds: f.MaxSeconds = None,
+    max_bytes: f.MaxBytes = None,
     batch_size: f.BatchSize = None,
     learning_rate: f.LearningRate = None,
     head_learning_rate: f.HeadLearningRate = None,
@@ -101,7 +106,10 @@ def plan(
     if not with_task:
         given["task"] = _NO_TASK
         output.note(f"No task was given: heads are counted with {DEFAULT_LABELS} labels.")
-    plans = api.plan(read_study(study, f.study_flags(given)), with_task=with_task)
+    _show(api.plan(read_study(study, f.study_flags(given)), with_task=with_task), output)
+
+
+def _show(plans: list[Plan], output: Output) -> None:
     output.document([asdict(one) for one in plans])
     output.show(_counts(plans))
     costed = [one for one in plans if one.forecast is not None]

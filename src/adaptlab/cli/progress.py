@@ -133,7 +133,7 @@ def _live() -> Iterator[Listener]:
 
 def _show_step(bars: Progress, run: TaskID, event: StepDone) -> None:
     loss = "" if event.loss is None else f", loss {event.loss:.3f}"
-    bars.update(run, completed=event.step, rest=f"step {event.step}/{event.total_steps}{loss}")
+    bars.update(run, completed=event.step, total=event.total_steps, rest=f"step {event.step}/{event.total_steps}{loss}")
 
 
 def _show_study(bars: Progress, study: TaskID, tally: Tally) -> None:

@@ -16,6 +16,7 @@ REASONS: dict[Placement, str] = {
     "prompt": "the method changes what the whole model reads",
 }
 CHECKPOINTING = "with --gradient-checkpointing a block is computed anew, for one run at a time"
+TIMED = "its budget is of seconds, which others would share"
 NO_PARTNER = "no other run has its base, data, batches and dtype"
 
 
@@ -67,6 +68,8 @@ def pack(
     open_groups: dict[str, tuple[list[R], int]] = {}
     for run in runs:
         reason = REASONS.get(placement(run), all_alone)
+        if reason is None and run.resolved.training.max_seconds is not None:
+            reason = TIMED
         if reason is not None:
             packing.groups.append([run])
             packing.alone[run.name] = reason

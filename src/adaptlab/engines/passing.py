@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adaptlab.training.batches import Batch
 from adaptlab.training.member import Member
 from adaptlab.training.precision import Precision
+from adaptlab.training.ranks import here
 
 
 class Passing(ABC):
@@ -36,15 +38,19 @@ class Passing(ABC):
     def __call__(self, members: Sequence[Member]) -> list[float]:
         """Gradients of every member's next batch, in its own parameters; returns each member's mean loss.
 
-        The members are at the same step, and their batches have one shape.
+        The members are at the same step, and their batches have one shape. Where several processes train together
+        (:mod:`adaptlab.training.ranks`), each takes its part of the rows, and all have the sums.
         """
+        ranks = here()
         rows = [member.rows() for member in members]
         count, length = len(rows[0].rows), rows[0].length
+        begin, end = ranks.part(count)
         micro = min(self._micro or count, count)
         totals: Tensor | None = None
-        for first in range(0, count, micro):
+        tokens = np.zeros((2, len(members)), dtype=np.int64)
+        for first in range(begin, end, micro):
             batches = [
-                member.collate(member.data, own.rows[first : first + micro], length)
+                member.collate(member.data, own.rows[first : min(first + micro, end)], length)
                 for member, own in zip(members, rows, strict=True)
             ]
             with self._precision.autocast(), self._precision.attention(length):
@@ -54,14 +60,16 @@ class Passing(ABC):
             )
             self._whole(members, losses, with_extra=first == 0).backward()  # type: ignore[no-untyped-call]
             totals = losses.detach() if totals is None else totals + losses.detach()
-            for member, batch in zip(members, batches, strict=True):
-                member.progress.tokens += batch.tokens
-                member.progress.padded_tokens += batch.padded_tokens
-        for member in members:
+            tokens += [[batch.tokens for batch in batches], [batch.padded_tokens for batch in batches]]
+        ranks.add_gradients([parameter for member in members for parameter in member.trained.values()])
+        own_losses = [0.0] * len(members) if totals is None else totals.tolist()
+        sums = ranks.total([*own_losses, *tokens.ravel().tolist()])
+        means, read, padded = (sums[part * len(members) : (part + 1) * len(members)] for part in range(3))
+        for member, of_texts, whole in zip(members, read, padded, strict=True):
+            member.progress.tokens += int(of_texts)
+            member.progress.padded_tokens += int(whole)
             member.progress.examples += count
-        assert totals is not None
-        found: list[float] = totals.tolist()
-        return found
+        return means
 
     @abstractmethod
     def _forward(self, members: Sequence[Member], batches: Sequence[Batch], first: int) -> list[Any]:

@@ -11,17 +11,24 @@ from adaptlab.metrics._base import Answers
 from adaptlab.training.batches import collate, evaluation_batches
 from adaptlab.training.encode import Encoded
 from adaptlab.training.precision import Precision
+from adaptlab.training.ranks import here
 
 
 def logits(
     model: Callable[..., object], data: Encoded, precision: Precision, *, pad_id: int, padding_side: str = "right"
 ) -> NDArray[np.float32]:
-    """``[rows, outputs]`` raw scores of ``model`` (in eval mode) for every row, in the order of ``data``."""
+    """``[rows, outputs]`` raw scores of ``model`` (in eval mode) for every row, in the order of ``data``.
+
+    Processes that train together answer some of the batches each.
+    """
     import torch
 
+    ranks = here()
+    batches = evaluation_batches(data.lengths)
     parts, order = [], []
     with torch.inference_mode(), precision.autocast():
-        for rows in evaluation_batches(data.lengths):
+        # One that has none left to answer looks at the first, to know how many outputs there are.
+        for rows in batches[ranks.index :: ranks.count] or batches[:1]:
             batch = collate(
                 data, rows.rows, rows.length, pad_id=pad_id, padding_side=padding_side, device=precision.device
             )
@@ -29,9 +36,10 @@ def logits(
                 parts.append(model(**batch.inputs).logits.float())  # type: ignore[attr-defined]
             order.append(rows.rows)
     scores = torch.cat(parts).cpu().numpy()
-    result = np.empty_like(scores)
-    result[np.concatenate(order)] = scores
-    return result
+    result = np.zeros((len(data), *scores.shape[1:]), dtype=scores.dtype)
+    if ranks.index < len(batches):
+        result[np.concatenate(order)] = scores
+    return ranks.merged(result)
 
 
 def answers(scores: NDArray[np.float32], gold: NDArray[np.generic], *, regression: bool) -> Answers:

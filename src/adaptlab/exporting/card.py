@@ -34,7 +34,9 @@ def _document(run: RunConfig) -> dict[str, Any]:
     # A list where a value stands makes a grid: an option that is a list is a list of one list.
     options = {key: [value] if isinstance(value, list) else value for key, value in method.pop("options", {}).items()}
     training = plain.pop("training", {})
-    if run.training.steps is None:
+    if run.training.epochs is None:
+        training.pop("epochs", None)
+    elif run.training.steps is None:
         training["epochs"] = training.get("epochs", TrainingConfig().epochs)
     else:
         training.pop("epochs", None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptlab.config import ExecutionConfig
-from adaptlab.errors import InterruptedRunError
+from adaptlab.errors import ConfigError, InterruptedRunError
 from adaptlab.launchers._base import Launcher, LaunchOptions, answers, command, keep_log
 from adaptlab.runs.store import RunFolder
 from adaptlab.signals import StopRequest
@@ -34,13 +34,16 @@ class Local(Launcher):
     def open(self, study: Path, execution: ExecutionConfig, options: LaunchOptions, stop: StopRequest) -> LocalPool:
         """Make ready; a worker starts when there is a run for it."""
         gpus = [] if execution.device == "cpu" else visible_gpus()
-        cores = len(os.sched_getaffinity(0))
-        workers = execution.workers or len(gpus) or max(1, cores // (execution.threads or 2))
-        threads = execution.threads or max(1, cores // workers)
+        cores, devices = len(os.sched_getaffinity(0)), execution.devices_per_run
+        sets = [",".join(gpus[first : first + devices]) for first in range(0, len(gpus) - devices + 1, devices)]
+        if gpus and not sets:
+            raise ConfigError(f"--devices-per-run {devices} was given, and there are {len(gpus)} GPUs here.")
+        workers = execution.workers or len(sets) or max(1, cores // (devices * (execution.threads or 2)))
+        threads = execution.threads or max(1, cores // (workers * devices))
         places = [{"OMP_NUM_THREADS": str(threads)} for _ in range(workers)]
         for number, place in enumerate(places):
-            if gpus:
-                place["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+            if sets:
+                place["CUDA_VISIBLE_DEVICES"] = sets[number % len(sets)]
         return LocalPool(study / "workers", places, stop)
 
 

@@ -95,8 +95,14 @@ class AdaLora(PeftMethod):
         super().save(attached, folder)
         config.orth_reg_weight = 0.0
 
-    def before_training(self, attached: Attached, total_steps: int) -> None:
+    def before_training(self, attached: Attached, total_steps: int | None) -> None:
         import torch
+
+        if total_steps is None:
+            raise ConfigError(
+                "AdaLoRA's ranks fall until a step that must be known, and --max-seconds alone does not tell it: give "
+                "--max-flops, --max-tokens or --epochs besides."
+            )
 
         options = attached.setup.options
         assert isinstance(options, AdaLoraOptions)

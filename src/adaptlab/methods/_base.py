@@ -175,8 +175,12 @@ class Method(ABC):
         groups = [ParameterGroup(tuple(decayed)), ParameterGroup(tuple(plain), decay=False)]
         return [group for group in groups if group.names]
 
-    def before_training(self, attached: Attached, total_steps: int) -> None:
-        """Called once, before the first step (also after a resume)."""
+    def before_training(self, attached: Attached, total_steps: int | None) -> None:
+        """Called once, before the first step (also after a resume); ``None``: the clock ends the training.
+
+        Raises:
+            ConfigError: the method must know its last step, and nobody does.
+        """
 
     def extra_loss(self, attached: Attached) -> Tensor | None:
         """A scalar added to the loss of each step, e.g. AdaLoRA's orthogonality."""

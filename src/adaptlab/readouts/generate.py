@@ -48,6 +48,9 @@ class Asked:
     def truncated(self) -> int:
         return self.questions.truncated
 
+    def batch_tokens(self, rows: NDArray[np.int64]) -> int:
+        return self.questions.batch_tokens(rows)
+
     def __len__(self) -> int:
         return len(self.questions)
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from adaptlab.config import BUDGETS
 from adaptlab.report.comparison import Comparison, Contender
 from adaptlab.report.costs import CostFigure
 from adaptlab.report.select import RunRow, Selection
@@ -280,7 +281,7 @@ def _doubts(selection: Selection) -> tuple[str, ...]:
             "Every method was run with one seed: the spread is unknown, and small differences may be chance; "
             f"{FEWEST_SEEDS} seeds or more allow a claim about methods."
         )
-    doubts += _unequal(finished)
+    doubts += [*_unequal(finished), *_equal_budgets(finished)]
     broken = [row for row in rows if row.status not in ("finished", "running")]
     if broken:
         counts = status_counts(broken)
@@ -296,8 +297,33 @@ def _doubts(selection: Selection) -> tuple[str, ...]:
     return tuple(doubts)
 
 
+#: How a budget is said, by its key.
+_SPOKEN = {"max_flops": "FLOPs", "max_seconds": "time", "max_tokens": "tokens", "max_bytes": "bytes of text"}
+
+
+def _equal_budgets(finished: Sequence[RunRow]) -> list[str]:
+    """That methods were compared at an equal budget, and so not at equal passes over the data."""
+    said = []
+    for key, word in _SPOKEN.items():
+        amounts: dict[str, set[float | None]] = {}
+        passes: dict[str, list[float]] = {}
+        for row in finished:
+            given = row.given.get("training", {})
+            alone = given.get("epochs") is None and given.get("steps") is None
+            amounts.setdefault(row.task, set()).add(given.get(key) if alone else None)
+            if row.data is not None and row.data.sizes.get("train"):
+                share = row.training.get("examples", 0) / row.data.sizes["train"]
+                passes.setdefault(row.method, []).append(share)
+        equal = {task: amount for task, (amount, *more) in amounts.items() if amount is not None and not more}
+        if equal and len(passes) > 1:
+            each = ", ".join(f"{number_text(amount)} on {task}" for task, amount in equal.items())
+            read = ", ".join(f"{method} {sum(found) / len(found):.3g}" for method, found in passes.items())
+            said.append(f"Methods are compared at equal {word} ({each}), not at equal passes over the data: {read}.")
+    return said
+
+
 #: What every method of a fair comparison gets the same of.
-_SHARED = ("epochs", "steps", "batch_size", "select")
+_SHARED = ("epochs", "steps", *BUDGETS, "batch_size", "select")
 
 
 def _unequal(finished: Sequence[RunRow]) -> list[str]:

@@ -25,6 +25,7 @@ from adaptlab.runs.record import (
     Primary,
     Record,
     Status,
+    TuningPart,
 )
 from adaptlab.runs.store import RunFolder, StudyFolder
 
@@ -78,6 +79,7 @@ class RunRow:
     resolved: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     environment: Environment = field(default_factory=Environment)
+    tuning: TuningPart | None = None
     engine: str = "solo"
     warnings: tuple[str, ...] = ()
     error: ErrorPart | None = None
@@ -267,6 +269,7 @@ def _row(record: Record, folder: Path, study: str) -> RunRow:
         resolved=resolved.model_dump(mode="json") | {"identity": record.config.identity.model_dump(mode="json")},
         training=record.training,
         environment=record.environment,
+        tuning=record.tuning,
         engine=record.engine,
         warnings=(*record.warnings, *(record.data.warnings if record.data else ())),
         error=record.error,

@@ -98,6 +98,12 @@ class TuningPart(_Part):
     scores: list[float | None] = Field(default_factory=list)
     train_seconds: float | None = None
     train_flops: float | None = None
+    pruner: str | None = None  # what ended trials early, and the next five with it
+    pruned: int | None = None
+    short_scores: list[float | None] = Field(default_factory=list)  # after the first, shortest training
+    steps: int | None = None  # that all trials were trained for
+    steps_unpruned: int | None = None  # that they would have been without a pruner
+    agreement: float | None = None  # share of pairs whose short scores had the order of the whole ones
 
 
 class DataPart(_Part):

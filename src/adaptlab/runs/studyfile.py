@@ -82,7 +82,7 @@ def _document(study: StudyConfig) -> dict[str, Any]:
             value = [_entry(key, entry) for entry in value]
         if isinstance(value, list) and len(value) == 1 and key not in _ALWAYS_LISTS:
             value = value[0]
-        if key == "epochs" and value is None and study.steps is None:
+        if key == "epochs" and value is None and study.steps is None and study.has_end:
             value = TrainingConfig().epochs
         if value is not None or StudyConfig.model_fields[key].default is not None:
             document[key] = value

@@ -132,10 +132,16 @@ def _run(
         model=model if variant.quantize is None else model.model_copy(update={"quantize": variant.quantize}),
         task=task,
         method=variant.config(),
-        training=training.model_copy(update=rate | variant.part(_OF_TRAINING)),
+        training=training.model_copy(update=rate | variant.part(_OF_TRAINING) | _equal(study, task)),
         seed=seed,
         **answering | variant.part(_OF_RUN) | {"answering": how.model_copy(update=variant.part(_OF_ANSWERING))},
     )
+
+
+def _equal(study: StudyConfig, task: TaskConfig) -> dict[str, Any]:
+    """What makes the budget of all runs of ``task`` equal, once it is known: it ends them, and not their epochs."""
+    amount = (study.equal_budgets or {}).get(task_label(task.name))
+    return {} if amount is None else {"epochs": None, "steps": None, f"max_{study.equalize}": amount}
 
 
 def _answerings(study: StudyConfig) -> Iterator[dict[str, Any]]:
@@ -173,6 +179,8 @@ def _tasks(study: StudyConfig) -> Iterator[TaskConfig]:
 def _trainings(study: StudyConfig) -> Iterator[TrainingConfig]:
     """The product over every key that a study shares with ``TrainingConfig``; the rate belongs to the variants."""
     axes = {key: _axis(study, key) for key in TrainingConfig.model_fields if key != "learning_rate"}
+    if not study.has_end:
+        axes["epochs"] = (None,)
     for values in itertools.product(*axes.values()):
         yield TrainingConfig(**dict(zip(axes, values, strict=True)))
 

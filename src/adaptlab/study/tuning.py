@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptlab.config import RunConfig, StudyConfig
+from adaptlab.config import Pruner, RunConfig, StudyConfig
 from adaptlab.errors import ConfigError
 from adaptlab.methods import registry as methods
 from adaptlab.metrics import registry as metrics
@@ -27,6 +27,7 @@ from adaptlab.runs.files import BusyError
 from adaptlab.runs.record import Record, TuningPart
 from adaptlab.runs.store import StudyFolder, safe_name
 from adaptlab.study.expand import expand
+from adaptlab.study.pruning import WHOLE, agreement, optuna_pruner, rounds, shortened
 from adaptlab.study.schedule import Outcome
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ class Cell:
         content = [run.model_dump_json(exclude={"seed"}) for run in self.runs]
         return hashlib.sha256(json.dumps([self.label, content]).encode()).hexdigest()[:12]
 
-    def run(self, values: Values, *, seed: int, report: bool) -> RunConfig:
-        """The run with these values; a trial does not ``report``."""
+    def run(self, values: Values, *, seed: int, report: bool, share: int = WHOLE) -> RunConfig:
+        """The run with these values, trained for ``share`` of ``WHOLE``; a trial does not ``report``."""
         open_ = {name: values[name] for name, part in self.space.items() if isinstance(part, Choices)}
         (run,) = (run for run in self.runs if {name: _facets(run)[name] for name in open_} == open_)
         rate = values.get("learning_rate", run.training.learning_rate)
@@ -87,7 +88,7 @@ class Cell:
                 "seed": seed,
                 "report": report,
                 "method": run.method.model_copy(update={"label": self.label}),
-                "training": run.training.model_copy(update={"learning_rate": rate}),
+                "training": shortened(run.training.model_copy(update={"learning_rate": rate}), share),
             }
         )
 
@@ -121,11 +122,13 @@ class Search:
     Args:
         folder: where the history is kept, ``<study>/tuning``.
         trials: how many there are to be.
+        pruner: ends some of them early.
     """
 
     cell: Cell
     folder: Path
     trials: int
+    pruner: Pruner = "none"
     _study: optuna.Study = field(init=False)
     _waiting: dict[int, optuna.Trial] = field(init=False, default_factory=dict)
 
@@ -137,7 +140,13 @@ class Search:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{safe_name(self.cell.label)}-{self.cell.key}"
         storage = JournalStorage(JournalFileBackend(str(self.folder / f"{name}.jsonl")))
-        self._study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize",
+            pruner=optuna_pruner(self.pruner, self.trials),
+            load_if_exists=True,
+        )
         for trial in self._all():
             if not trial.state.is_finished():  # proposed by a process that ended before its run did
                 self._waiting[trial.number] = optuna.Trial(self._study, trial._trial_id)
@@ -149,31 +158,56 @@ class Search:
             self._waiting[trial.number] = trial
         return [(number, self._decoded(trial.params)) for number, trial in sorted(self._waiting.items())]
 
-    def tell(self, number: int, record: Record) -> None:
-        """What became of a trial."""
+    def tell(self, number: int, record: Record, share: int = WHOLE) -> bool:
+        """What became of a trial in a training of ``share`` of ``WHOLE``; whether it is to be trained for longer."""
         from optuna.trial import TrialState
 
-        trial, score = self._waiting.pop(number), selection_score(record)
+        trial, score = self._waiting[number], selection_score(record)
         trial.set_user_attr("run", record.name)
-        trial.set_user_attr("train_seconds", record.cost.train_seconds)
-        trial.set_user_attr("train_flops", record.cost.train_flops)
-        self._study.tell(trial, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+        trial.set_user_attr(f"trained-{share}", [
+            score, record.training.get("steps"), record.cost.train_seconds, record.cost.train_flops
+        ])  # fmt: skip
+        if score is not None and share != WHOLE:
+            trial.report(score, share)
+            if not trial.should_prune():
+                return True
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+        del self._waiting[number]
+        return False
 
     @property
     def best(self) -> Values | None:
         """The values of the best trial (between equals, the first); ``None`` if none has finished."""
-        done = [trial for trial in self._all() if trial.value is not None]
+        done = [trial for trial in self._all() if _is_whole(trial)]
         return self._decoded(max(done, key=lambda trial: (trial.value, -trial.number)).params) if done else None
 
     def part(self) -> TuningPart:
         """What was chosen and what the search cost, for the records of the final runs."""
         trials = self._all()
-        return TuningPart(
+        trained = [_trained(trial) for trial in trials]
+        every = [one for own in trained for one in own.values()]
+        part = TuningPart(
             trials=len(trials),
             chosen=self.best or {},
-            scores=[trial.value for trial in trials],
-            train_seconds=_total(trial.user_attrs.get("train_seconds") for trial in trials),
-            train_flops=_total(trial.user_attrs.get("train_flops") for trial in trials),
+            scores=[trial.value if _is_whole(trial) else None for trial in trials],
+            train_seconds=_total(seconds for _, _, seconds, _ in every),
+            train_flops=_total(flops for _, _, _, flops in every),
+        )
+        if self.pruner == "none":
+            return part
+        steps, whole = [s for _, s, _, _ in every if s is not None], [s for own in trained for s in _whole_steps(own)]
+        short = [{share: one[0] for share, one in own.items() if one[0] is not None} for own in trained]
+        return part.model_copy(
+            update={
+                "pruner": self.pruner,
+                "pruned": sum(trial.state.name == "PRUNED" for trial in trials),
+                "short_scores": [own.get(1) for own in short],
+                "steps": sum(steps),
+                "steps_unpruned": max(whole) * len(trials) if whole else None,
+                "agreement": agreement(short),
+            }
         )
 
     def _all(self) -> list[optuna.trial.FrozenTrial]:
@@ -204,6 +238,22 @@ class Search:
         }
 
 
+def _is_whole(trial: optuna.trial.FrozenTrial) -> bool:
+    return bool(trial.state.name == "COMPLETE")
+
+
+def _trained(trial: optuna.trial.FrozenTrial) -> dict[int, list[float | None]]:
+    """By the length of each of a trial's trainings: selection score, steps, seconds, FLOPs."""
+    found = {name.removeprefix("trained-"): value for name, value in trial.user_attrs.items() if "trained-" in name}
+    return {int(share): value for share, value in found.items()}
+
+
+def _whole_steps(trained: Mapping[int, list[float | None]]) -> list[float]:
+    """Steps of a trial's training at full length, if it came to that."""
+    steps = trained.get(WHOLE, [None, None])[1]
+    return [] if steps is None else [steps]
+
+
 def tune(study: StudyConfig, folder: StudyFolder, do: Do) -> Outcome:
     """Search every cell with the study's number of trials, then run its seeds with the best values.
 
@@ -211,11 +261,13 @@ def tune(study: StudyConfig, folder: StudyFolder, do: Do) -> Outcome:
     """
     assert study.tune is not None
     seed = study.seeds[0]
-    searches = [Search(cell, folder.path / FOLDER, study.tune) for cell in cells(study)]
+    searches = [Search(cell, folder.path / FOLDER, study.tune, study.pruner) for cell in cells(study)]
     while proposed := [(search, number, values) for search in searches for number, values in search.propose()]:
-        _, records = do([search.cell.run(values, seed=seed, report=False) for search, _, values in proposed])
-        for (search, number, _), record in zip(proposed, records, strict=True):
-            search.tell(number, record)
+        for share in rounds(study.pruner):
+            runs = [search.cell.run(values, seed=seed, report=False, share=share) for search, _, values in proposed]
+            _, records = do(runs)
+            heard = zip(proposed, records, strict=True)
+            proposed = [each for each, record in heard if each[0].tell(each[1], record, share)]
     finals = [(search, seed) for search in searches if search.best is not None for seed in study.seeds]
     outcome, records = do([search.cell.run(search.best or {}, seed=seed, report=True) for search, seed in finals])
     for (search, _), record in zip(finals, records, strict=True):
@@ -261,9 +313,9 @@ def _space(runs: Sequence[RunConfig]) -> dict[str, Range | Choices]:
 
 
 def _total(values: Iterable[float | None]) -> float | None:
-    """The sum, ``None`` if one of them is not known."""
+    """The sum, ``None`` if one of them is not known, or none is there."""
     known = list(values)
-    return None if None in known else sum(value for value in known if value is not None)
+    return None if None in known or not known else sum(value for value in known if value is not None)
 
 
 def _distinct(values: Iterator[Any]) -> Iterator[Any]:

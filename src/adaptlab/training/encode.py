@@ -32,6 +32,9 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
+    def batch_tokens(self, rows: NDArray[np.int64]) -> int:
+        """Tokens without padding of a batch of these rows."""
+
     def sized(self, rows: int, length: int) -> Any:
         """``rows`` times the longest row, brought to ``length`` tokens: for counting what a step computes."""
 
@@ -63,6 +66,10 @@ class Encoded:
     def lengths(self) -> NDArray[np.int64]:
         """``[rows]`` tokens per row, special tokens included."""
         return np.diff(self.offsets)
+
+    def batch_tokens(self, rows: NDArray[np.int64]) -> int:
+        """Tokens without padding of a batch of these rows."""
+        return int((self.offsets[rows + 1] - self.offsets[rows]).sum())
 
     def sized(self, rows: int, length: int) -> Encoded:
         """``rows`` times the longest row, brought to ``length`` tokens; its last token stays the last."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from adaptlab.errors import InterruptedRunError
 from adaptlab.runs.record import CurvePoint
 from adaptlab.training.member import Member
+from adaptlab.training.ranks import here
 
 
 class Backward(Protocol):
@@ -71,7 +72,7 @@ def train(members: Sequence[Member], backward: Backward, hooks: Hooks) -> None:
         _evaluate(due, hooks)
         for member in due:
             member.modes.train()
-        if hooks.stop():
+        if here().any(hooks.stop()):
             _interrupt(unfinished, hooks)
         ended = [member for member in active if member.done and len(members) > 1]
         late = time.monotonic() - saved >= hooks.checkpoint_seconds
@@ -88,7 +89,7 @@ def _step(active: Sequence[Member], backward: Backward, hooks: Hooks) -> None:
     losses = backward(active)
     for member, loss in zip(active, losses, strict=True):
         member.update(loss)
-    seconds = time.perf_counter() - started + hooks.owed()
+    seconds = here().of_first(time.perf_counter() - started + hooks.owed())
     for member in active:
         if hooks.own_clock:
             member.progress.seconds += seconds

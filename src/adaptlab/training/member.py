@@ -18,6 +18,7 @@ from adaptlab.measure.flops import TrainingFlops
 from adaptlab.methods._base import Attached
 from adaptlab.training import optimizers, schedules
 from adaptlab.training.batches import Batch, BatchPlan, BatchRows
+from adaptlab.training.budget import Currency, affordable_steps
 from adaptlab.training.encode import Rows
 from adaptlab.training.modes import Modes
 from adaptlab.training.objectives import Objective
@@ -33,6 +34,7 @@ class Progress:
     padded_tokens: int = 0
     flops: float = 0.0
     useful_flops: float = 0.0
+    bytes: int = 0
     seconds: float = 0.0
     loss_sum: float = 0.0  # since the last point of the curve
     loss_steps: int = 0
@@ -49,7 +51,9 @@ class Member:
 
     Args:
         data: the training rows; ``collate`` makes a padded batch of some of them.
-        training: resolved: ``steps``, ``eval_every`` and ``learning_rate`` are numbers.
+        training: resolved: ``eval_every`` and ``learning_rate`` are numbers, and ``steps`` where it is no budget alone
+            that ends the training.
+        row_bytes: ``[rows]`` bytes of each row's texts, where they are to be counted.
         higher_is_better: of the metric that selects the checkpoint.
     """
 
@@ -67,13 +71,18 @@ class Member:
         objective: Objective,
         scaler: torch.amp.GradScaler | None = None,
         higher_is_better: bool = True,
+        row_bytes: NDArray[np.int64] | None = None,
     ) -> None:
-        if training.steps is None or training.eval_every is None or training.learning_rate == "auto":
+        endless = training.steps is None and not training.has_budget
+        if endless or training.eval_every is None or training.learning_rate == "auto":
             raise ValueError("a member trains a resolved configuration")
         self.name, self.seed, self.attached, self.modes = name, seed, attached, modes
         self.data, self.collate, self.plan = data, collate, plan
         self.training, self.objective = training, objective
-        self.total_steps: int = training.steps
+        self.row_bytes = row_bytes
+        #: ``None`` where the clock alone ends the training. Budgets are in it once :meth:`limit` was called.
+        self.total_steps: int | None = training.steps
+        self.ended_by: Currency | None = None
         self.eval_every: int = training.eval_every
         self.scaler = scaler
         self._reduces = training.schedule == "reduce-on-plateau"
@@ -85,16 +94,52 @@ class Member:
         #: What a step computes; None where it was not counted.
         self.flops: TrainingFlops | None = None
 
+    def limit(self) -> None:
+        """Turn the budgets that steps can be counted for into steps; ``flops`` are known where they are limited.
+
+        Raises:
+            ConfigError: as :func:`adaptlab.training.budget.affordable_steps`.
+        """
+        if self.training.has_budget:
+            self.total_steps, self.ended_by = affordable_steps(
+                self.training, self.plan, self.data, seed=self.seed, row_bytes=self.row_bytes, flops=self.flops
+            )
+
     @property
     def done(self) -> bool:
         """True when no step is left to do."""
-        return self.progress.diverged or self.progress.step >= self.total_steps
+        return self.progress.diverged or self._at_last_step or self.out_of_time
+
+    @property
+    def _at_last_step(self) -> bool:
+        return self.total_steps is not None and self.progress.step >= self.total_steps
+
+    @property
+    def out_of_time(self) -> bool:
+        """True when a step more would most likely take more than the seconds there are."""
+        limit, progress = self.training.max_seconds, self.progress
+        return limit is not None and progress.step > 0 and progress.seconds * (1 + 1 / progress.step) > limit
+
+    @property
+    def end(self) -> Currency | None:
+        """Which budget ended the training; ``None`` where its epochs or steps did, or a loss that is not finite."""
+        if self.progress.diverged:
+            return None
+        return self.ended_by if self._at_last_step else "seconds"
 
     @property
     def due(self) -> bool:
         """True when the selection split is to be evaluated now."""
-        step = self.progress.step
-        return step % self.eval_every == 0 or step == self.total_steps
+        return self.progress.step % self.eval_every == 0 or self.done
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps of the whole training; where the clock may end it, as the steps so far make it seem."""
+        limit, progress = self.training.max_seconds, self.progress
+        if limit is None or not progress.seconds:
+            return self.total_steps or 1
+        by_clock = max(progress.step + 1, round(progress.step * limit / progress.seconds))
+        return by_clock if self.total_steps is None else min(self.total_steps, by_clock)
 
     @property
     def learning_rate(self) -> float:
@@ -102,8 +147,9 @@ class Member:
         return float(self.training.learning_rate) * self._factor()
 
     def _factor(self) -> float:
-        step = max(0, min(self.progress.step, self.total_steps - 1))
-        shape = schedules.factor(self.training.schedule, step, self.total_steps, self.training.warmup_ratio)
+        total = self.expected_steps
+        step = max(0, min(self.progress.step, total - 1))
+        shape = schedules.factor(self.training.schedule, step, total, self.training.warmup_ratio)
         return shape * schedules.Plateau(*self.progress.plateau).factor if self._reduces else shape
 
     def rows(self) -> BatchRows:
@@ -128,7 +174,7 @@ class Member:
             self.scaler.update()
         else:
             self.optimizer.step()
-        self._add_flops()
+        self._count()
         self.progress.step += 1
         self.attached.method.after_step(self.attached, self.progress.step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -136,9 +182,11 @@ class Member:
         self.progress.loss_sum += loss
         self.progress.loss_steps += 1
 
-    def _add_flops(self) -> None:
+    def _count(self) -> None:
+        rows = self.rows()
+        if self.row_bytes is not None:
+            self.progress.bytes += int(self.row_bytes[rows.rows].sum())
         if self.flops is not None:
-            rows = self.rows()
             executed, useful = self.flops.of_step(self.data.lengths[rows.rows], rows.length)
             self.progress.flops += executed
             self.progress.useful_flops += useful

@@ -68,6 +68,15 @@ class Questions:
         more = [0 if self.start is not None else max(map(len, row.options), default=1) - 1 for row in self.rows]
         return np.array([len(row.context) + n for row, n in zip(self.rows, more, strict=True)], dtype=np.int64)
 
+    def batch_tokens(self, rows: NDArray[np.int64]) -> int:
+        """Tokens without padding of a batch of these rows: every row as often as the one that is read most often."""
+        asked = [self.rows[int(row)] for row in rows]
+        kept = [stems(question.options)[0] for question in asked]
+        per_row = max(map(len, kept))
+        framed = 0 if self.start is None else 1  # what an encoder-decoder's decoder starts with
+        answers = sum(sum(map(len, own)) + (per_row - len(own)) * len(own[0]) for own in kept)
+        return per_row * (sum(len(question.context) for question in asked) + framed * len(asked)) + answers
+
     def of_targets(self) -> Questions:
         """The same where every row has one option, which is right."""
         return replace(self, labels=np.zeros(len(self), dtype=np.int64))

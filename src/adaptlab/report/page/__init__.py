@@ -23,6 +23,7 @@ from adaptlab.report.page.costs import costs
 from adaptlab.report.page.data import data_section
 from adaptlab.report.page.explorer import explorer
 from adaptlab.report.page.measured import measured
+from adaptlab.report.page.pruning import pruning
 from adaptlab.report.page.results import results
 from adaptlab.report.page.rows import rows_section
 from adaptlab.report.page.runs import environments, problems_table, runs, unfinished
@@ -45,6 +46,7 @@ def page(selection: Selection) -> str:
         ("results", "Results", results(results_grid(selection), found)),
         ("budget", "What your budget buys", budget),
         ("costs", "What each method costs", costs(found)),
+        ("pruning", "What the pruner saved", pruning(found)),
         ("data", "Other amounts and other data", data_section(found, apart["data"])),
         ("charts", "Charts", drawn),
         ("calibration", "How far probabilities can be believed", calibration_section(found, apart["calibration"])),
