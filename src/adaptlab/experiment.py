@@ -77,6 +77,7 @@ def execute_group(
     if workshop.spreads(jobs[0][0]):
         execution, stop, listener = workshop.execution, workshop.stop, workshop.listener
         return [execute_on_devices(run, folder, execution, stop, listener) for run, folder in jobs]
+    workshop.let_go()
     trials = [_Trial(run, folder, _fresh_record(run, folder, workshop)) for run, folder in jobs]
     for trial in trials:
         trial.folder.write_record(trial.record)

@@ -18,6 +18,7 @@ from adaptlab.engines.fused import bare
 from adaptlab.engines.solo import Solo
 from adaptlab.errors import ConfigError
 from adaptlab.evaluation.demonstrations import Demonstrations, Fixed, choose
+from adaptlab.measure.memory import give_back
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Attached, Setup
 from adaptlab.metrics import registry as metrics
@@ -34,7 +35,7 @@ from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, ke
 from adaptlab.training.encode import Encoded
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
-from adaptlab.training.outputs import Store
+from adaptlab.training.outputs import Room, Store
 from adaptlab.training.precision import CastCache, Precision
 from adaptlab.training.ranks import here
 from adaptlab.training.recompute import recompute_blocks
@@ -59,8 +60,10 @@ class Workshop:
     _bases: dict[str, Base] = field(default_factory=dict)
     casts: CastCache = field(default_factory=dict)
     _stores: dict[str, Store] = field(default_factory=dict)
+    _room: Room = field(default_factory=Room)
     shown: tuple[Example, ...] = ()
     _rows: dict[tuple[str, ...], Rows] = field(default_factory=dict)
+    _data: str = ""
 
     def __post_init__(self) -> None:
         self.device = device(self.execution.device)
@@ -83,7 +86,10 @@ class Workshop:
         return True
 
     def base(self, run: ResolvedRun) -> Base:
-        """The pretrained base of ``run``; the last one stays in memory."""
+        """The pretrained base of ``run``; the last one stays in memory, and what was made of the last data."""
+        if run.identity.data != self._data:
+            self._data = run.identity.data
+            self._forget_rows()
         regression = run.data.kind == "regression"
         count, readout = outputs(run.data), run.resolved.readout
         head = f"{count}|{regression}" if readout == "head" else "words"
@@ -91,16 +97,27 @@ class Workshop:
         if key not in self._bases:
             self._bases.clear()
             self.casts.clear()
-            self._stores.clear()
-            self._rows.clear()
+            self._forget_rows()
             self._bases[key] = load_base(
                 run.resolved.model, num_labels=count, regression=regression, device=self.device, readout=readout
             )
         return self._bases[key]
 
+    def let_go(self) -> None:
+        """Give back what the runs before have left: casts of weights that were theirs alone, and memory they freed."""
+        kept = {p.untyped_storage()._cdata for base in self._bases.values() for p in base.model.parameters()}
+        for key in [key for key in self.casts if key[0] not in kept]:
+            del self.casts[key]
+        give_back()
+
+    def _forget_rows(self) -> None:
+        self._stores.clear()
+        self._room = Room()
+        self._rows.clear()
+
     def store(self, what: str) -> Store:
         """Where outputs of the base in memory are kept that are the same in every run; ``what`` says which."""
-        return self._stores.setdefault(what, Store())
+        return self._stores.setdefault(what, Store(self._room))
 
     def rows(self, run: ResolvedRun, readout: Readout, split: str, *, training: bool = False) -> Rows:
         """The tokenised rows of ``train``, ``select`` or a report set, as ``readout`` reads them."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from adaptlab.training.outputs import Store, StoredOutputs
+from adaptlab.training.outputs import Room, Store, StoredOutputs
 
 from .conftest import TinyRun
 
@@ -75,13 +75,23 @@ def test_outputs_that_depend_on_the_batch_are_not_stored(tiny_run: Build) -> Non
     assert not store.rows
 
 
-def test_a_full_store_changes_nothing(tiny_run: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_store_changes_nothing(tiny_run: Build) -> None:
     plain = tiny_run("head").go()
-    store = Store()
+    room = Room(20_000)
+    store = Store(room)
     run = storing(tiny_run("head"), store)
-    monkeypatch.setattr("adaptlab.training.outputs.MOST_BYTES", 20_000)
     assert run.go().losses == plain.losses
     assert 0 < store.size <= 20_000
+    assert room.left == 20_000 - store.size
+    other = Store(room)
+    row = (next(iter(store.rows.values()))[0],)
+    fitting = room.left // row[0].nbytes
+    for number in range(fitting + 3):
+        other.add(bytes([number]), row, 0.1)
+    assert len(other.rows) == fitting  # the room is theirs together
+    store.clear()
+    other.add(b"more", row, 0.1)
+    assert len(other.rows) == fitting + 1
 
 
 def test_rows_that_others_computed_are_on_the_clock_once(tiny_run: Build) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adaptlab.measure.clock import synchronise
 
-#: Of all stores of a process together; rows beyond are computed every time.
+#: Of all stores that share a :class:`Room`; rows beyond are computed every time.
 MOST_BYTES = 2**30
 
 Row = tuple[Tensor, ...]
@@ -27,16 +27,25 @@ Form = tuple[bool, ...] | None
 
 
 @dataclass
+class Room:
+    """Bytes that several stores may still fill together."""
+
+    left: int = MOST_BYTES
+
+
+@dataclass
 class Store:
     """Outputs of some blocks by row. Runs over one base share it.
 
     Attributes:
+        room: what it takes its bytes from.
         rows: by the bytes of a row's inputs, padding included, the tensors of every storing block, one after the other.
         seconds: by the same, what computing the row took.
         forms: what each storing or passed-by block gives, by its name.
         sound: whether stored outputs were found to be those computed anew; ``None`` before it was tried.
     """
 
+    room: Room = field(default_factory=Room)
     rows: dict[bytes, Row] = field(default_factory=dict)
     seconds: dict[bytes, float] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)
@@ -46,15 +55,17 @@ class Store:
     def add(self, key: bytes, row: Row, seconds: float) -> None:
         """Keep ``row``, which took ``seconds`` to compute, if there is room."""
         size = sum(tensor.nbytes for tensor in row)
-        if key not in self.rows and self.size + size <= MOST_BYTES:
+        if key not in self.rows and size <= self.room.left:
             self.rows[key] = tuple(tensor.clone() for tensor in row)
             self.seconds[key] = seconds
             self.size += size
+            self.room.left -= size
 
     def clear(self) -> None:
         """Forget every row."""
         self.rows.clear()
         self.seconds.clear()
+        self.room.left += self.size
         self.size = 0
 
 

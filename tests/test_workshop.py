@@ -1,0 +1,69 @@
+"""What a process keeps from run to run, and what it lets go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from adaptlab.config import StudyConfig
+from adaptlab.measure.memory import give_back
+from adaptlab.resolve import Resolver
+from adaptlab.study.expand import expand
+from adaptlab.workshop import Workshop, set_up
+from benchmarks.soak import resident_bytes
+from tests.integration.conftest import write_table
+
+Build = Callable[..., StudyConfig]
+
+
+@pytest.fixture
+def study(tmp_path: Path, tiny_model_folder: Callable[[str], Path]) -> Build:
+    def build(methods: list[str], dtype: str, tables: int = 1) -> StudyConfig:
+        paths = [str(write_table(tmp_path / f"weather{number}.csv", seed=number)) for number in range(tables)]
+        model = str(tiny_model_folder("bert"))
+        return StudyConfig(model=model, task=paths, methods=methods, seeds=1, steps=2, dtype=dtype)
+
+    return build
+
+
+def test_casts_of_a_run_go_with_it_and_those_of_the_base_stay(study: Build) -> None:
+    config = study(["vera"], "bfloat16")
+    workshop, resolver = Workshop(config.execution, lambda _: None), Resolver(config.execution)
+    (run,) = map(resolver.resolve, expand(config))
+    base = workshop.base(run)
+    kept = []
+    for _ in range(3):
+        set_up(run, base, workshop)
+        assert len(workshop.casts) > len(kept) or not kept
+        workshop.let_go()
+        kept.append(len(workshop.casts))
+    assert kept[0] == kept[1] == kept[2] > 0
+
+
+def test_tokenised_rows_and_stores_go_with_their_data(study: Build) -> None:
+    config = study(["head"], "float32", tables=2)
+    workshop, resolver = Workshop(config.execution, lambda _: None), Resolver(config.execution)
+    first, second = map(resolver.resolve, expand(config))
+    base = workshop.base(first)
+    stage = set_up(first, base, workshop)
+    store = workshop.store("blocks")
+    assert workshop.rows(first, stage.readout, "train", training=True) is stage.member.data
+    assert workshop.base(first) is base
+    assert workshop.store("blocks") is store
+    assert workshop.base(second) is base
+    assert workshop.store("blocks") is not store
+    assert workshop.rows(first, stage.readout, "train", training=True) is not stage.member.data
+
+
+def test_freed_memory_goes_back_to_the_system() -> None:
+    give_back()
+    before = resident_bytes()
+    pieces = [torch.ones(20_000) for _ in range(2_000)]  # small enough for the heap
+    last = torch.ones(20_000)  # holds the heap's end
+    del pieces
+    give_back()
+    assert resident_bytes() - before < 80_000_000
+    assert last.sum() == 20_000
