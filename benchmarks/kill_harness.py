@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib
+import itertools
 import json
 import os
 import random
@@ -27,7 +28,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 METHODS, SEEDS = ("lora", "full", "head"), 2
 KILLS_A_STUDY = 6
 #: Longer than any of these studies takes.
-_HUNG_SECONDS = 120
+_HUNG_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,8 @@ PLACES: dict[str, list[Point]] = {
         Point("", "os:replace", "before", "/record.json"),
         Point("", "os:replace", "after", "/record.json"),
         Point("", "pathlib:Path.rename", "before", "checkpoint"),
-        Point("", "adaptlab.cli.run_one:_tell", "before"),
-        Point("", "adaptlab.cli.run_one:_tell", "after"),
+        Point("", "adaptlab.cli.run_one:dumps", "before"),
+        Point("", "adaptlab.cli.run_one:dumps", "after"),
     ],
 }
 
@@ -126,10 +127,11 @@ PLACES: dict[str, list[Point]] = {
 def points(count: int, draw: random.Random) -> list[Point]:
     """``count`` points: every place as often as every other, at one of the first calls there."""
     every = [(label, point) for label, there in PLACES.items() for point in there]
+    draw.shuffle(every)
     found = []
     for number in range(count):
         label, point = every[number % len(every)]
-        calls = 1 if "study.yaml" in point.about or "load_base" in point.function else 4
+        calls = 1 if "study.yaml" in point.about or "load_base" in point.function else 2
         of = "worker" if label == "a worker" else "study"
         found.append(Point(label, point.function, point.when, point.about, of, draw.randrange(calls)))
     draw.shuffle(found)
@@ -233,9 +235,11 @@ class Forked:
         self.stdout.close()
 
 
-def fork_workers(point: Point | None, flag: Path) -> None:
-    """Have the local launcher fork its workers; one of them gets to ``point``."""
+def fork_workers(points: Sequence[Point], flag: Path) -> None:
+    """Have the local launcher fork its workers; the first gets to the first point, the second to the second, ..."""
     from adaptlab.launchers import local
+
+    left = list(enumerate(points))
 
     class Processes:
         """What the launcher uses of ``subprocess``."""
@@ -244,7 +248,8 @@ def fork_workers(point: Point | None, flag: Path) -> None:
 
         @staticmethod
         def Popen(command: Sequence[str], *, stderr: Any, **_: Any) -> Forked:  # noqa: N802  # as it is called there
-            return Forked(command, log=Path(stderr.name), point=point, flag=flag)
+            number, point = left.pop(0) if left else (0, None)
+            return Forked(command, log=Path(stderr.name), point=point, flag=flag.with_suffix(f".killed-{number}"))
 
     local.subprocess = Processes  # type: ignore[attr-defined]
 
@@ -294,18 +299,18 @@ class Bench:
         build_tiny_model("bert", self.folder / "model")
         write_table(self.folder / "weather.csv")
 
-    def start(self, out: Path, launcher: str, point: Point | None = None) -> int:
-        """Fork a process that does the study in ``out``; returns its id."""
+    def start(self, out: Path, launcher: str, points: Sequence[Point] = ()) -> int:
+        """Fork a process that does the study in ``out``; returns its id. It gets to a point, or its workers to some."""
 
         def work() -> None:
             import adaptlab
 
             flag = out.with_suffix(".killed")
-            flag.unlink(missing_ok=True)
             keep_log(out.with_suffix(".log"))
-            fork_workers(point if point is not None and point.of == "worker" else None, flag)
-            if point is not None and point.of == "study":
-                arm(point, flag)
+            fork_workers([point for point in points if point.of == "worker"], flag)
+            for point in points:
+                if point.of == "study":
+                    arm(point, flag)
             result = adaptlab.compare(self.study(launcher), out=out)
             assert not result.failed, result.failed
 
@@ -443,26 +448,31 @@ class Tally:
     wrong: list[str]
 
 
-def torment(bench: Bench, kills: Sequence[Point | float], launcher: str, out: Path, tally: Tally) -> None:
-    """Do a study in ``out``, killed at each point or after each number of seconds; count the kills that struck."""
+def torment(bench: Bench, kills: Sequence[Sequence[Point] | float], launcher: str, out: Path, tally: Tally) -> None:
+    """Do a study in ``out``, killed as ``kills`` say, one after the other, and at last left in peace; count the kills.
+
+    A kill is a point that the study's process gets to, points that its workers get to, or a number of seconds.
+    """
     for kill in kills:
-        point = kill if isinstance(kill, Point) else None
-        pid = bench.start(out, launcher, point)
+        for flag in out.parent.glob(f"{out.name}.killed*"):
+            flag.unlink()
         if isinstance(kill, float):
+            pid = bench.start(out, launcher)
             time.sleep(kill)
             prey = random.Random(kill).choice([[pid], workers_of(pid)[:1] or [pid], [pid, *workers_of(pid)]])
             for each in prey:
                 os.kill(each, signal.SIGKILL)
-            killed = "at random: " + ("the study" if prey == [pid] else "all" if pid in prey else "a worker")
-            ended(pid)
-            tally.kills[killed] += 1
-        elif point is not None:
-            code = ended(pid)
-            struck = out.with_suffix(".killed").exists()
-            tally.kills[point.label] += struck
+            what = "the study" if prey == [pid] else "the study and its workers" if pid in prey else "a worker"
+            struck = ended(pid) == -signal.SIGKILL or pid not in prey  # else it had ended before
+            tally.kills[f"at random: {what}"] += struck
             tally.missed += not struck
+        else:
+            code = ended(bench.start(out, launcher, kill))
+            struck = len(list(out.parent.glob(f"{out.name}.killed*")))
+            tally.kills[kill[0].label] += struck
+            tally.missed += len(kill) - struck
             if code not in (0, -signal.SIGKILL):
-                tally.wrong.append(f"{out.name}: exit code {code} at {point}")
+                tally.wrong.append(f"{out.name}: exit code {code} at {kill}: {out.with_suffix('.output').read_text()}")
     reap_orphans()
     code = ended(bench.start(out, launcher))
     if code:
@@ -495,15 +505,7 @@ def harness(folder: Path, *, named: int, at_random: int, seed: int, say: Callabl
     seconds = time.monotonic() - peace
     peaceful = numbers(folder / "peaceful")
     say(f"a study of {len(peaceful)} runs takes {seconds:.1f} s in peace")
-    wanted = points(named, draw)
-    plans: list[tuple[str, list[Point | float]]] = []
-    local = [p for p in wanted if p.of == "worker" or p.label == "the launcher"]
-    inline = [p for p in wanted if p not in local]
-    moments = [draw.uniform(0.0, seconds) for _ in range(at_random)]
-    for launcher, kills in (("inline", inline), ("local", local)):
-        plans += [(launcher, list(kills[i : i + KILLS_A_STUDY])) for i in range(0, len(kills), KILLS_A_STUDY)]
-    for i in range(0, at_random, KILLS_A_STUDY):
-        plans.append((("inline", "local")[i // KILLS_A_STUDY % 2], list(moments[i : i + KILLS_A_STUDY])))
+    plans = itertools.chain(_named(named, draw, tally), _at_random(at_random, seconds, draw, tally))
     for number, (launcher, kills) in enumerate(plans):
         out = folder / f"{launcher}-{number}"
         torment(bench, kills, launcher, out, tally)
@@ -511,6 +513,36 @@ def harness(folder: Path, *, named: int, at_random: int, seed: int, say: Callabl
         say(f"{out.name}: {sum(tally.kills.values())} kills so far, {len(tally.wrong)} things wrong")
         shutil.rmtree(out)
     return tally
+
+
+Plan = tuple[str, list[Sequence[Point] | float]]
+
+
+def _named(count: int, draw: random.Random, tally: Tally) -> Iterator[Plan]:
+    """Launchers and kills of studies, until ``count`` kills at points have struck."""
+    while sum(tally.kills.values()) < count:
+        wanted = points(min(count, sum(map(len, PLACES.values()))), draw)
+        workers = [point for point in wanted if point.of == "worker"]
+        launcher = [point for point in wanted if point.label == "the launcher"]
+        inline = [point for point in wanted if point not in workers and point not in launcher]
+        studies: list[Plan] = []
+        for name, of_study in (("inline", inline), ("local", launcher)):
+            for i in range(0, len(of_study), KILLS_A_STUDY):
+                studies.append((name, [[point] for point in of_study[i : i + KILLS_A_STUDY]]))
+        for i in range(0, len(workers), KILLS_A_STUDY):
+            studies.append(("local", [workers[i : i + KILLS_A_STUDY]]))
+        for plan in studies:
+            left = count - sum(tally.kills.values())
+            if left > 0:
+                yield plan[0], plan[1][:left]
+
+
+def _at_random(count: int, seconds: float, draw: random.Random, tally: Tally) -> Iterator[Plan]:
+    """The same until ``count`` kills within the time that a study takes have struck."""
+    goal = sum(tally.kills.values()) + count
+    launchers = itertools.cycle(["inline", "local"])
+    while (left := goal - sum(tally.kills.values())) > 0:
+        yield next(launchers), [draw.uniform(0.0, seconds) for _ in range(min(left, KILLS_A_STUDY))]
 
 
 def main() -> int:

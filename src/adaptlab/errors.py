@@ -48,6 +48,13 @@ class StudyError(AdaptlabError):
     """A study's folder cannot be used for what was asked."""
 
 
+class StorageError(StudyError):
+    """A file cannot be written: no space is left, the folder is read-only, or it is another process's by now.
+
+    No run's fault: it ends the command, and the run goes on where it was once that is mended.
+    """
+
+
 class InterruptedRunError(AdaptlabError):
     """The user or the system asked the process to stop; everything written so far is valid."""
 

@@ -5,21 +5,22 @@ data -> base -> head and method by each run's seed -> train -> answers on the re
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from adaptlab.costing import training_flops
 from adaptlab.devices import execute_on_devices
-from adaptlab.errors import AdaptlabError, ConfigError, InterruptedRunError, RecordError
+from adaptlab.errors import AdaptlabError, ConfigError, InterruptedRunError, RecordError, StorageError
 from adaptlab.evaluation.demonstrations import Fixed
 from adaptlab.group import Group
 from adaptlab.measure.environment import environment, processor_name
@@ -27,14 +28,13 @@ from adaptlab.measure.flops import NotPolynomialError
 from adaptlab.measure.memory import MemoryMeter
 from adaptlab.measure.parameters import count_parameters
 from adaptlab.measure.profile import StepProfiler
-from adaptlab.methods._base import Attached
 from adaptlab.metrics import registry as metrics
 from adaptlab.metrics import score, score_set, standard_error
 from adaptlab.metrics._report import classification_report, report_text
 from adaptlab.models.load import Base
 from adaptlab.probing import add_probe
 from adaptlab.resolve import ResolvedRun, prompt_in_use
-from adaptlab.runs.files import scrub, write_atomically
+from adaptlab.runs.files import scrub, temporary_for, write_atomically, writing
 from adaptlab.runs.record import (
     ConfigPart,
     Cost,
@@ -56,6 +56,9 @@ from adaptlab.training.member import Member
 from adaptlab.training.ranks import here
 from adaptlab.workshop import Stage, Workshop, set_up, splits
 
+#: What torch says of it on a CPU, and cuBLAS and cuDNN on a GPU.
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED")
+
 
 def execute(run: ResolvedRun, folder: RunFolder, study: StudyFolder, workshop: Workshop) -> Record:
     """Run ``run`` alone, or go on with it, and leave its record; as :func:`execute_group`."""
@@ -72,7 +75,7 @@ def execute_group(
 
     Raises:
         InterruptedRunError: the workshop's stop signal; the records say ``interrupted``, the checkpoints are written.
-        StudyError: a folder cannot be written.
+        StorageError: a folder cannot be written; where they still can be, the records say ``interrupted``.
     """
     if workshop.spreads(jobs[0][0]):
         execution, stop, listener = workshop.execution, workshop.stop, workshop.listener
@@ -83,10 +86,10 @@ def execute_group(
         trial.folder.write_record(trial.record)
     meter = MemoryMeter("cuda") if workshop.device == "cuda" and len(trials) == 1 else None
     try:
-        group = _train(trials, workshop)
-    except InterruptedRunError as interruption:
+        group = _train_in_memory(trials, workshop)
+    except (InterruptedRunError, StorageError) as interruption:
         for trial in trials:
-            trial.end(_ended(trial.record, "interrupted", interruption))
+            trial.interrupt(interruption)
         raise
     except Exception as error:
         if len(trials) > 1:
@@ -121,6 +124,23 @@ class _Trial:
         if self.tracking is not None:
             self.tracking.point(point)
 
+    def save(self) -> None:
+        """Write a checkpoint."""
+        with writing(self.folder.checkpoint):
+            checkpoint.save(self.member, self.folder.checkpoint, may_replace=self.folder.check_mine)
+
+    def start_again(self, record: Record) -> None:
+        """Begin anew, from the last checkpoint if there is one, with nothing left of what was set up."""
+        if self.tracking is not None:
+            self.tracking.end(self.record)
+        self.tracking = self.stage = None
+        self.record = record
+
+    def interrupt(self, interruption: AdaptlabError) -> None:
+        """Say in the record that the run goes on when its study is asked for again, if that can be written."""
+        with contextlib.suppress(StorageError):
+            self.end(_ended(self.record, "interrupted", interruption))
+
     def end(self, record: Record) -> Record:
         """Write the record that the run ends with."""
         if self.tracking is not None:
@@ -150,6 +170,38 @@ class _DivergedError(Exception):
     def __init__(self, member: Member) -> None:
         loss, step = member.progress.last_loss, member.progress.step
         super().__init__(f"The loss was {loss} after {step} steps: try a lower learning rate.")
+
+
+def _train_in_memory(trials: Sequence[_Trial], workshop: Workshop) -> Group:
+    """As :func:`_train`; a run alone that runs out of memory goes on in micro-batches of half the rows.
+
+    The batch of a step stays what it is, and so does what is learned from it, but for rounding.
+    """
+    notes: list[str] = []
+    while True:
+        try:
+            return _train(trials, workshop)
+        except Exception as error:
+            alone = len(trials) == 1 and here().count == 1
+            if not alone or trials[0].stage is None or not _out_of_memory(error):
+                raise
+            (trial,) = trials
+            batch_size = trial.run.resolved.training.batch_size
+            smaller = min(trial.ready.backward.micro_batch_size or batch_size, batch_size) // 2
+            if smaller == 0:
+                raise
+            step = trial.member.progress.step
+        # Here and not above: until the error is gone, so is nothing that it holds.
+        workshop.micro_batch_sizes[trial.run.id] = smaller
+        notes.append(
+            f"Memory ran out at step {step + 1}: it went on in micro-batches of {smaller} rows, {batch_size} to a step "
+            "as before."
+        )
+        trial.start_again(_fresh_record(trial.run, trial.folder, workshop))
+        trial.record.warnings += notes
+        trial.record.training["micro_batch_size"] = smaller
+        workshop.let_go()
+        torch.cuda.empty_cache()
 
 
 def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
@@ -195,7 +247,7 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
         select_by=data.metrics[0],
         on_point=lambda m, point: by_member[m].point(point),
         on_step=on_step,
-        save=lambda m: checkpoint.save(m, by_member[m].folder.checkpoint) if here().first else None,
+        save=lambda m: by_member[m].save() if here().first else None,
         stop=workshop.stop,
         checkpoint_seconds=workshop.execution.checkpoint_seconds,
         own_clock=group.own_clock,
@@ -227,7 +279,7 @@ def _set_up(trial: _Trial, base: Base, workshop: Workshop) -> tuple[Stage, bool]
         stage, resumed = set_up(trial.run, base, workshop), False
     try:
         if stage.member.total_steps != 0:
-            stage.member.flops = training_flops(trial.run, stage, workshop.execution)
+            stage.member.flops = training_flops(trial.run, stage, workshop.execution_of(trial.run))
     except NotPolynomialError as error:
         record.warnings.append(str(error))
     if workshop.execution.gradient_checkpointing and trial.run.resolved.training.max_flops is not None:
@@ -254,14 +306,14 @@ def _finish(trial: _Trial, group: Group, study: StudyFolder, workshop: Workshop,
             if group.inherited_seconds:
                 record.training["inherited_seconds"] = group.inherited_seconds
         if run.resolved.report and workshop.execution.keep_weights != "none":
-            record.cost.adapter_bytes = _save_weights(trial.member.attached, trial.folder.adapter)
+            record.cost.adapter_bytes = _save_weights(trial)
         if run.resolved.report:
             for name, examples in run.data.report.items():
                 study.write_items(task_label(run.resolved.task.name), name, examples)
         if here().count == 1:
             add_probe(record, run, workshop)
-    except InterruptedRunError as interruption:
-        trial.end(_ended(record, "interrupted", interruption))
+    except (InterruptedRunError, StorageError) as interruption:
+        trial.interrupt(interruption)
         raise
     except Exception as error:
         return trial.end(_ended(record, _status(error), error))
@@ -271,8 +323,13 @@ def _finish(trial: _Trial, group: Group, study: StudyFolder, workshop: Workshop,
 def _status(error: Exception) -> Status:
     if isinstance(error, _DivergedError):
         return "diverged"
-    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    return "out-of-memory" if out_of_memory else "failed"
+    return "out-of-memory" if _out_of_memory(error) else "failed"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
 
 
 def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop, meter: MemoryMeter | None) -> None:
@@ -315,18 +372,27 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop, meter: 
     record.data.truncated["select"] = workshop.rows(run, readout, "select").truncated
     trial.folder.write_predictions(predictions)
     if reports:
-        write_atomically(trial.folder.path / "classification.json", json.dumps(reports, indent=1).encode() + b"\n")
-        write_atomically(trial.folder.path / "classification.txt", report_text(reports).encode())
+        texts = {"json": json.dumps(reports, indent=1) + "\n", "txt": report_text(reports)}
+        for kind, text in texts.items():
+            path = trial.folder.path / f"classification.{kind}"
+            write_atomically(path, text.encode(), may_replace=trial.folder.check_mine)
 
 
-def _save_weights(attached: Attached, folder: Path) -> int:
+def _save_weights(trial: _Trial) -> int:
     """Write the adapter, whole or not at all; returns its bytes."""
-    new = folder.with_name("adapter.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    attached.method.save(attached, new)
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    folder, attached = trial.folder.adapter, trial.member.attached
+    new = temporary_for(folder)
+    try:
+        with writing(folder):
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            attached.method.save(attached, new)
+            trial.folder.check_mine()
+            shutil.rmtree(folder, ignore_errors=True)
+            new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

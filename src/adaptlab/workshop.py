@@ -52,6 +52,7 @@ class Workshop:
     """What runs of one process share: the base in memory, its 16-bit casts, the tokenised data, the stop signal.
 
     ``shown`` are demonstrations in place of those that a run would draw, for a probe that has a few rows only.
+    ``micro_batch_sizes`` has, by their ids, runs that need smaller ones than were asked for.
     """
 
     execution: ExecutionConfig
@@ -64,6 +65,7 @@ class Workshop:
     shown: tuple[Example, ...] = ()
     _rows: dict[tuple[str, ...], Rows] = field(default_factory=dict)
     _data: str = ""
+    micro_batch_sizes: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.device = device(self.execution.device)
@@ -102,6 +104,11 @@ class Workshop:
                 run.resolved.model, num_labels=count, regression=regression, device=self.device, readout=readout
             )
         return self._bases[key]
+
+    def execution_of(self, run: ResolvedRun) -> ExecutionConfig:
+        """How the run executes: as was asked for, but for a smaller micro-batch where memory ran out."""
+        smaller = self.micro_batch_sizes.get(run.id)
+        return self.execution if smaller is None else self.execution.model_copy(update={"micro_batch_size": smaller})
 
     def let_go(self) -> None:
         """Give back what the runs before have left: casts of weights that were theirs alone, and memory they freed."""
@@ -197,7 +204,7 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
         higher_is_better=metrics.get(run.data.metrics[0]).higher_is_better,
         row_bytes=text_bytes(run.data.train) if training.max_bytes is not None else None,
     )
-    limits = [limit for limit in (workshop.execution.micro_batch_size, readout.at_once(data)) if limit]
+    limits = [limit for limit in (workshop.execution_of(run).micro_batch_size, readout.at_once(data)) if limit]
     backward = Solo(
         precision,
         clock,

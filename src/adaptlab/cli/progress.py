@@ -173,7 +173,10 @@ def outcome(record: Record) -> str:
     elif (score := record.training.get("select_score")) is not None:
         words = f"{record.training.get('select_metric', 'score')} {score:.4f} on the selection rows"
     seconds = record.cost.train_seconds
-    return words if seconds is None else f"{words}, trained in {duration(seconds)}"
+    if seconds is not None:
+        words = f"{words}, trained in {duration(seconds)}"
+    smaller = record.training.get("micro_batch_size")
+    return words if smaller is None else f"{words}; memory ran out, it went on in micro-batches of {smaller}"
 
 
 def _brief(record: Record) -> str:

@@ -33,7 +33,7 @@ class Passing(ABC):
         functional: bool = False,
     ) -> None:
         self._precision, self._functional = precision, functional
-        self._micro = micro_batch_size
+        self.micro_batch_size = micro_batch_size
 
     def __call__(self, members: Sequence[Member]) -> list[float]:
         """Gradients of every member's next batch, in its own parameters; returns each member's mean loss.
@@ -45,7 +45,7 @@ class Passing(ABC):
         rows = [member.rows() for member in members]
         count, length = len(rows[0].rows), rows[0].length
         begin, end = ranks.part(count)
-        micro = min(self._micro or count, count)
+        micro = min(self.micro_batch_size or count, count)
         totals: Tensor | None = None
         tokens = np.zeros((2, len(members)), dtype=np.int64)
         for first in range(begin, end, micro):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from adaptlab.runs.files import BusyError
+from adaptlab.runs.lease import LostLeaseError
 from adaptlab.runs.record import SETTLED
 from adaptlab.runs.store import RunFolder, StudyFolder
 from adaptlab.study.schedule import Ended
@@ -62,8 +64,15 @@ class InlinePool:
                 if record is None or record.status not in SETTLED:
                     free.append((run, folder))
             if free:
-                self._execute(free)
+                try:
+                    self._execute(free)
+                except LostLeaseError:  # this process hung for too long, and others have taken over
+                    lost = {folder.name for _, folder in free}
+                    ended = [replace(each, busy=True) if each.name in lost else each for each in ended]
         return ended
+
+    def give_up(self, name: str) -> None:
+        """Never asked: a run of this process gets on, or nobody is there to ask."""
 
     def close(self) -> None:
         """Nothing is left behind."""

@@ -84,6 +84,11 @@ class LocalPool:
             )
         return ended
 
+    def give_up(self, name: str) -> None:
+        """Kill the worker that hangs; another starts in its place."""
+        for worker in self._at_work:
+            worker.kill_if(name)
+
     def close(self) -> None:
         """Let idle workers go and ask those at work to stop."""
         for worker in (*self._free, *self._at_work):
@@ -140,6 +145,11 @@ class _Worker:
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         left, self.runs = self.runs, []
         return [Ended(name, reason=f"{how}; see {self._log.parent.name}/{self._log.name}") for name in left]
+
+    def kill_if(self, name: str) -> None:
+        """End the process if it does this run."""
+        if name in self.runs and self._process is not None:
+            self._process.kill()
 
     def dismiss(self) -> None:
         """Nothing more comes; a run that is under way is asked to stop at its next step."""

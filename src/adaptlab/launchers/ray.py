@@ -88,6 +88,13 @@ class RayPool:
         done, _ = ray.wait(list(self._running), num_returns=1, timeout=_WAIT_SECONDS)
         return [ended for reference in done for ended in self._ended(reference)]
 
+    def give_up(self, name: str) -> None:
+        """Cancel the task that hangs."""
+        import ray
+
+        for reference in [r for r, running in self._running.items() if name in running]:
+            ray.cancel(reference, force=True)
+
     def close(self) -> None:
         """Cancel what still runs; stop the cluster if it is ours."""
         import ray

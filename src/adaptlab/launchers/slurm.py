@@ -117,6 +117,11 @@ class SlurmPool:
                 ended += [Ended(name, reason=f"Slurm job {job.job_id}; see slurm/{job.job_id}") for name in names]
         return ended
 
+    def give_up(self, name: str) -> None:
+        """Cancel the job that hangs; the runs that shared it are handed out again."""
+        for job in [job for job, names in self._jobs.items() if name in names]:
+            job.cancel()
+
     def close(self) -> None:
         """Jobs are left in the queue."""
 

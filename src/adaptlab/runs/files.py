@@ -8,15 +8,17 @@ import fcntl
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptlab.errors import StudyError
+from adaptlab.errors import StorageError, StudyError
 
 _TEMPORARY = ".tmp"
 _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,})")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 _SECRET_VARIABLE = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
@@ -24,20 +26,29 @@ class BusyError(StudyError):
     """Another process holds the lock."""
 
 
-def write_atomically(path: Path, content: bytes, *, private: bool = False, synced: bool = True) -> None:
+def write_atomically(
+    path: Path,
+    content: bytes,
+    *,
+    private: bool = False,
+    synced: bool = True,
+    may_replace: Callable[[], None] = lambda: None,
+) -> None:
     """Replace ``path`` by ``content``: afterwards the file holds all of the old content or all of the new.
 
     Args:
         private: nobody but its owner may read it.
         synced: return once it is on the disk, where a power cut leaves it; a killed process never takes it.
+        may_replace: called before the new file takes its place; what it raises leaves the old one.
 
     Raises:
-        StudyError: the disk is full, the folder read-only, ...; the old file is untouched, no temporary one is left.
+        StorageError: the disk is full, the folder read-only, ...; the old file is untouched, no temporary one is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    temporary = temporary_for(path)
     try:
         try:
             _write(temporary, content, 0o600 if private else 0o644, synced=synced)
+            may_replace()
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -48,14 +59,17 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False, synce
         raise cannot_write(path, error) from error
 
 
-def append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes, *, may_add: Callable[[], None] = lambda: None) -> None:
     """Add ``line`` (without its newline) to the end of ``path``, after dropping a torn last line.
 
+    ``may_add`` is called when the file is open; what it raises leaves it as it is.
+
     Raises:
-        StudyError: it could not be written; the lines that were there still are.
+        StorageError: it could not be written; the lines that were there still are.
     """
     try:
         with open(path, "ab+") as file:
+            may_add()
             whole = _length_of_whole_lines(file.fileno())
             file.truncate(whole)
             try:
@@ -69,9 +83,17 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in ``folder``. The caller holds the folder's lock."""
+    """Delete what a killed process left half-written in ``folder``. The caller holds the folder's lock."""
     for leftover in folder.glob(f".*{_TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def temporary_for(path: Path) -> Path:
+    """Where this process prepares what is to be ``path``; :func:`remove_leftovers` knows it."""
+    return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
 
 
 @contextlib.contextmanager
@@ -133,13 +155,31 @@ def scrub_document(value: Any) -> Any:
     return scrubbed(value)
 
 
-def cannot_write(path: Path, error: OSError) -> StudyError:
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of a block that writes ``path`` by other means, a library's among them, as :func:`cannot_write` says them.
+
+    Raises:
+        StorageError: the system refused to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    except Exception as error:  # libraries in Rust have errors of their own, which quote the system's
+        number = _SYSTEM_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise cannot_write(path, OSError(int(number[1]), os.strerror(int(number[1])))) from error
+
+
+def cannot_write(path: Path, error: OSError) -> StorageError:
     """The error for a file that cannot be written; what was there before is still there."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StudyError(
+        return StorageError(
             f"No space left to write {path}: free some and repeat the command; nothing written before is lost."
         )
-    return StudyError(f"Cannot write {path} ({error.strerror or error}): check the folder and its permissions.")
+    return StorageError(f"Cannot write {path} ({error.strerror or error}): check the folder and its permissions.")
 
 
 def _secret_values() -> list[str]:

@@ -10,7 +10,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from numbers import Integral
@@ -23,6 +24,7 @@ from adaptlab.config import StudyConfig
 from adaptlab.errors import RecordError, StudyError
 from adaptlab.runs import studyfile
 from adaptlab.runs.files import (
+    BusyError,
     append_line,
     cannot_write,
     locked,
@@ -31,9 +33,15 @@ from adaptlab.runs.files import (
     without_secrets,
     write_atomically,
 )
+from adaptlab.runs.job import FILE as JOB
+from adaptlab.runs.job import remove_job
+from adaptlab.runs.lease import Lease, Watch, held, is_held
 from adaptlab.runs.record import SCHEMA, CurvePoint, Record
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*-[0-9a-f]{8}")
+
+
+_CHECKPOINTS = ("checkpoint", "checkpoint.new", "checkpoint.old")
 
 
 class Item(Protocol):
@@ -68,6 +76,8 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._watch = Watch()
+        self._lease: Lease | None = None
 
     @property
     def name(self) -> str:
@@ -97,13 +107,50 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Hold the run: nobody else runs it meanwhile. Creates the folder and removes leftovers of a killed holder.
 
+        A holder that was seen to hang (by this object, over some time) is replaced.
+
         Raises:
             BusyError: another process (or thread) is running it.
         """
         _make_folder(self.path)
-        with locked(self.path / ".lock", wait=False, busy=f"Another process is running {self.name}."):
-            remove_leftovers(self.path)
-            yield
+        with held(self.path / ".lock", self._watch, busy=f"Another process is running {self.name}.") as lease:
+            self._lease = lease
+            try:
+                remove_leftovers(self.path)
+                yield
+            finally:
+                self._lease = None
+
+    def hung(self) -> bool:
+        """Whether the process that runs it has shown no sign of life since this was first asked, for too long."""
+        path = self.path / ".lock"
+        return self._watch.hung(path) and is_held(path)
+
+    def free_if_hung(self) -> None:
+        """Take the lock away from a process that hangs, for others to have."""
+        if self.hung():
+            with contextlib.suppress(BusyError), self.lock():
+                pass
+
+    def check_mine(self) -> None:
+        """Called before something takes its place in the folder.
+
+        Raises:
+            LostLeaseError: this process held the run and hung, and another has taken over.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
+    def tidy(self) -> None:
+        """Remove what is of no use once the run is settled, if a killed process has left it; the caller holds it."""
+        for name in _CHECKPOINTS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        remove_job(self.path)
+
+    def is_tidy(self) -> bool:
+        """Whether :meth:`tidy` would find nothing."""
+        with os.scandir(self.path) as entries:
+            return not any(e.name in (*_CHECKPOINTS, JOB) or e.name.endswith(".tmp") for e in entries)
 
     def read_record(self) -> Record | None:
         """The record, or ``None`` if there is none yet.
@@ -126,7 +173,8 @@ class RunFolder:
             StudyError: it cannot be written; the old record is still there.
         """
         document = scrub_document(json.loads(record.model_dump_json(by_alias=True)))
-        write_atomically(self.record_path, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
+        content = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+        write_atomically(self.record_path, content, may_replace=self.check_mine)
 
     def set_aside_record(self) -> Path:
         """Rename a damaged record to ``record.json.damaged-<n>``; returns the new path."""
@@ -136,7 +184,7 @@ class RunFolder:
 
     def append_curve(self, point: CurvePoint) -> None:
         """Add a line to curve.jsonl."""
-        append_line(self.curve_path, point.model_dump_json().encode())
+        append_line(self.curve_path, point.model_dump_json().encode(), may_add=self.check_mine)
 
     def read_curve(self) -> list[CurvePoint]:
         """Every point; a torn last line (the process was killed while writing it) is left out.
@@ -160,10 +208,12 @@ class RunFolder:
 
     def truncate_curve(self, step: int) -> None:
         """Drop the points after ``step``: a run that goes on from a checkpoint writes them again."""
-        points = self.read_curve()
-        kept = [point for point in points if point.step <= step]
-        if len(kept) != len(points):
-            write_atomically(self.curve_path, b"".join(point.model_dump_json().encode() + b"\n" for point in kept))
+        if not self.curve_path.exists():
+            return
+        kept = [point for point in self.read_curve() if point.step <= step]
+        # Always a new file: a process that hung while it added to the old one adds to nothing when it wakes up.
+        content = b"".join(point.model_dump_json().encode() + b"\n" for point in kept)
+        write_atomically(self.curve_path, content, may_replace=self.check_mine)
 
     def write_predictions(self, predictions: Sequence[Predictions]) -> None:
         """Write predictions.parquet: every evaluation set, in columns evaluation_set, id, gold, prediction, scores."""
@@ -186,7 +236,7 @@ class RunFolder:
                 ("scores", pa.list_(pa.float32())),
             ]
         )
-        _write_parquet(self.predictions_path, pa.table(column, schema=schema))
+        _write_parquet(self.predictions_path, pa.table(column, schema=schema), may_replace=self.check_mine)
 
     def read_predictions(self) -> dict[str, Predictions]:
         """What :meth:`write_predictions` wrote, by evaluation set; empty if there is nothing.
@@ -392,12 +442,12 @@ def _answer_type(gold: Sequence[Any]) -> Any:
     return pa.string() if all(isinstance(value, str) for value in gold) else pa.float64()
 
 
-def _write_parquet(path: Path, table: Any) -> None:
+def _write_parquet(path: Path, table: Any, *, may_replace: Callable[[], None] = lambda: None) -> None:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), may_replace=may_replace)
 
 
 def _read_parquet(path: Path) -> Any:

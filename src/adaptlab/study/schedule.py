@@ -11,12 +11,13 @@ import itertools
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from adaptlab.config import ExecutionConfig, RunConfig, RunIdentity
+from adaptlab.errors import StorageError
 from adaptlab.runs.files import BusyError, scrub
 from adaptlab.runs.job import Job, remove_job, write_job
 from adaptlab.runs.record import SETTLED, ConfigPart, ErrorPart, Record
@@ -26,6 +27,8 @@ from adaptlab.study.follow import Follower
 from adaptlab.study.weights import Weights
 
 _POLL_SECONDS = 1.0
+#: Between two looks for signs of life of runs in other processes.
+_HUNG_SECONDS = 5.0
 #: How often a run is handed out again whose worker died: what kills three workers is the run itself, most likely.
 ATTEMPTS = 3
 
@@ -90,6 +93,9 @@ class Pool(Protocol):
         Raises:
             InterruptedRunError: this process was asked to stop.
         """
+
+    def give_up(self, name: str) -> None:
+        """End the job of the run whose folder is called ``name``: it hangs. Only asked of a remote pool."""
 
     def close(self) -> None:
         """Let go of everything: nothing more comes, or this process was asked to stop. The caller's to call."""
@@ -162,6 +168,7 @@ class _Schedule(Generic[R]):
         self._groups = groups
         self._follower = Follower(listener) if pool.remote else None
         self._attempts: Counter[str] = Counter()
+        self._looked = time.monotonic()
         self._weights = Weights(study, execution.keep_weights)
         self._records: dict[str, Record] = {}
 
@@ -175,6 +182,8 @@ class _Schedule(Generic[R]):
         while queue or busy or out:
             if not queue and not out:  # all that is left is in other hands
                 time.sleep(_POLL_SECONDS)
+                for _, folder in itertools.chain.from_iterable(busy):
+                    folder.free_if_hung()
                 queue, busy = busy, deque()
             while queue and len(set(at_work.values())) < capacity:
                 job, number = queue.popleft(), next(numbers)
@@ -184,13 +193,26 @@ class _Schedule(Generic[R]):
             for ended in self._pool.wait():
                 run, folder = out.pop(ended.name)
                 del at_work[ended.name]
+                try:
+                    over = not ended.busy and self._take_in(run, folder, ended.reason)
+                except BusyError:
+                    ended = Ended(ended.name, busy=True)
                 if ended.busy:
                     busy.append([(run, folder)])
-                elif not self._take_in(run, folder, ended.reason):
+                elif not over:
                     queue.append([(run, folder)])
             if self._follower is not None:
                 self._follower.look(folder for _, folder in out.values())
+                self._end_hung(folder for _, folder in out.values())
         return self._records
+
+    def _end_hung(self, folders: Iterable[RunFolder]) -> None:
+        """Have jobs end whose runs show no sign of life; they come back as any job that died."""
+        if time.monotonic() - self._looked >= _HUNG_SECONDS:
+            self._looked = time.monotonic()
+            for folder in folders:
+                if folder.hung():
+                    self._pool.give_up(folder.name)
 
     def _jobs(self, waiting: Sequence[tuple[R, RunFolder]]) -> Iterator[_Job[R]]:
         """Runs sorted into jobs; those that train together are spread evenly over the pool's capacity."""
@@ -213,12 +235,16 @@ class _Schedule(Generic[R]):
         """Whether the run is over; if not, it must be handed out again."""
         record = self._study.record(folder)
         if record is None or record.status in ("running", "interrupted"):
+            if record is not None and record.error is not None and record.error.type == StorageError.__name__:
+                raise StorageError(record.error.message)
             self._attempts[folder.name] += 1
             if self._attempts[folder.name] < ATTEMPTS:
                 return False
-            record = _lost(run, folder, record, reason)
             with folder.lock():
-                folder.write_record(record)
+                record = self._study.record(folder)  # a network file system may show it late
+                if record is None or record.status not in SETTLED:
+                    record = _lost(run, folder, record, reason)
+                    folder.write_record(record)
         self._records[folder.name] = record
         remove_job(folder.path)
         self._weights.drop(record)
@@ -238,6 +264,9 @@ def _relabelled(study: StudyFolder, folder: RunFolder, label: str) -> Record | N
     record = study.record(folder)
     if record is None or record.status not in SETTLED:
         return None
+    if not folder.is_tidy():  # whoever settled it was killed before it could
+        with contextlib.suppress(BusyError), folder.lock():
+            folder.tidy()
     if record.config.resolved.method.label != label:
         with contextlib.suppress(BusyError), folder.lock():
             for config in ("given", "resolved"):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from adaptlab.errors import RecordError
@@ -18,13 +19,34 @@ from adaptlab.training.member import Member
 _TENSORS, _VALUES = "state.safetensors", "state.json"
 
 
-def save(member: Member, folder: Path) -> None:
-    """Write ``member``'s state to ``folder``, in place of what was there."""
+def save(member: Member, folder: Path, *, may_replace: Callable[[], None] = lambda: None) -> None:
+    """Write ``member``'s state to ``folder``, in place of what was there.
+
+    Args:
+        may_replace: called when all is written, before it takes its place; what it raises leaves the old state.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written; the old state is still there.
+    """
+    new = folder.with_name(folder.name + ".new")
+    try:
+        _write(member, new)
+        may_replace()
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(member: Member, new: Path) -> None:
     from safetensors.torch import save_file
 
     tensors, values = member.state()
-    new = folder.with_name(folder.name + ".new")
-    old = folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     # Copies, since safetensors refuses tensors that share memory, as 8-bit optimisers' tables do.
@@ -34,11 +56,6 @@ def save(member: Member, folder: Path) -> None:
     for path in (new / _TENSORS, new / _VALUES):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def load(member: Member, folder: Path) -> bool:
