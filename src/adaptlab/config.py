@@ -97,6 +97,9 @@ class Prompt(Frozen):
             ...) and ``{text}``, for generation one with ``{label}``. ``None``: the classes' names, an option's text,
             the reference.
         choice: a line of ``{choices}``.
+        explanation: stands behind a demonstration's answer: a text, or one for each class as in ``answers``, which may
+            name the columns, ``{label}`` (the answer's words) and ``{explanation}`` (the row's own, of
+            ``explanation_column``). Without one, a row's own explanation has a line of its own.
         instruction: stands before everything else, once.
         between: stands between instruction, demonstrations and question.
         stop: a generated answer ends where one of these begins.
@@ -106,6 +109,7 @@ class Prompt(Frozen):
     template: str
     answers: Annotated[Words, BeforeValidator(_words)] = None
     choice: str = "{key}. {text}"
+    explanation: Annotated[Words, BeforeValidator(_words)] = None
     instruction: str = ""
     between: str = "\n\n"
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ("\n",)
@@ -116,6 +120,9 @@ class TaskConfig(Frozen):
 
     ``prompts`` are the user's own, beside the task's; ``prompt`` names the one that is used. ``also_evaluate`` names
     tasks on whose rows a run is looked at besides. ``balanced``: ``train_examples`` has as many rows of every class.
+    ``explanation_column`` has why a row's answer is right, for demonstrations. ``unlabelled_examples``: rows without an
+    answer for objectives that need none, out of the training rows that ``train_examples`` leaves and of the user's own
+    ``unlabelled`` file; training then passes over these alone.
     """
 
     name: str
@@ -125,12 +132,14 @@ class TaskConfig(Frozen):
     data_seed: int = 0
     text_columns: tuple[str, ...] | None = None
     label_column: str | None = None
+    explanation_column: str | None = None
     delimiter: str | None = None
     max_length: Count | Literal["auto"] = "auto"
     prompt: str | None = None
     prompts: tuple[Prompt, ...] = ()
     also_evaluate: tuple[str, ...] = ()
     balanced: bool = False
+    unlabelled_examples: Annotated[int, Field(ge=0)] | Literal["all"] = 0
 
 
 class MethodConfig(Frozen):
@@ -186,7 +195,7 @@ class AnsweringConfig(Frozen):
 
     Attributes:
         verbalizer_loss: training compares the right label's words with the other ``labels``, or with every word of the
-            ``vocabulary``.
+            ``vocabulary``; context distillation compares teacher and student over either.
         length_normalization: what an answer's log-likelihood is divided by before answers are compared.
         calibration: ``content-free`` takes away what the model would answer to a row that says nothing (arXiv
             2102.09690).
@@ -275,7 +284,15 @@ def run_id(resolved: RunConfig, identity: RunIdentity) -> str:
     config["method"].pop("label", None)
     # How columns were found is not content: what was read from them is, and the data's hash covers it.
     # Nor is what a prompt is called: its hash covers what it says.
-    for key in ("text_columns", "label_column", "delimiter", "prompt", "prompts", "also_evaluate"):
+    for key in (
+        "text_columns",
+        "label_column",
+        "explanation_column",
+        "delimiter",
+        "prompt",
+        "prompts",
+        "also_evaluate",
+    ):
         config["task"].pop(key, None)
     document = {"version": ID_VERSION, "config": config, "identity": identity.model_dump(exclude_none=True)}
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -362,6 +379,7 @@ class TaskEntry(Frozen):
     name: str
     text_columns: Axis[str] | None = None
     label_column: str | None = None
+    explanation_column: str | None = None
     delimiter: str | None = None
     prompt: Axis[str] | None = None
     prompts: tuple[Prompt, ...] = ()
@@ -383,6 +401,7 @@ class StudyConfig(Frozen):
     eval_examples: CountOrAll = "all"
     data_seed: Axis[int] = (0,)
     balanced: bool = False
+    unlabelled_examples: Axis[Annotated[int, Field(ge=0)] | Literal["all"]] = (0,)
     max_length: Axis[Count | Literal["auto"]] = ("auto",)
     readout: Axis[Readout] = ("head",)
     objective: Axis[Objective] = ("supervised",)

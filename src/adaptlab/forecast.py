@@ -177,7 +177,7 @@ def _lengths(run: RunConfig, data: TaskData | None) -> tuple[dict[str, NDArray[n
     """Tokens of every row, by split; and whether a tokenizer told."""
     if data is None:
         return {}, False
-    splits: Mapping[str, Sequence[Example]] = {"train": data.train, "select": data.select, **data.report}
+    splits: Mapping[str, Sequence[Example]] = {"train": data.trained_on, "select": data.select, **data.report}
     tokenizer, most = local_tokenizer(run.model), int(run.task.max_length)
     found = {}
     for name, rows in splits.items():

@@ -125,8 +125,8 @@ def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
         run=run,
         execution=workshop.execution,
         threads=torch.get_num_threads(),
-        longest=tuple(run.data.train[i] for i in longest.rows),
-        median=tuple(run.data.train[i] for i in median.rows),
+        longest=tuple(run.data.trained_on[i] for i in longest.rows),
+        median=tuple(run.data.trained_on[i] for i in median.rows),
         answers=tuple(run.data.select[i] for i in answers.rows),
         single=(run.data.select[_median_row(selection.lengths)],),
         shown=() if readout.setting.shots is None else readout.setting.shots.of(run.data.select[answers.rows[0]]),
@@ -191,7 +191,9 @@ def _key(run: ResolvedRun, workshop: Workshop, shapes: list[tuple[int, int]]) ->
 def measure(request: Request) -> Probe:
     """Measure ``request`` in this process, which should be a fresh one."""
     torch.set_num_threads(request.threads)
-    rows = dataclasses.replace(request.run.data, train=request.longest, select=request.answers, report={})
+    rows = dataclasses.replace(
+        request.run.data, train=request.longest, unlabelled=(), select=request.answers, report={}
+    )
     run = dataclasses.replace(request.run, data=rows)
     workshop = Workshop(request.execution.model_copy(update={"threads": None}), lambda _: None, shown=request.shown)
     _touch_kernels(workshop.device)

@@ -110,7 +110,7 @@ class Resolver:
                     update={"max_length": max_length, "prompt": None if prompt is None else prompt.name}
                 ),
                 "method": MethodConfig(**{**run.method.model_dump(), "options": settings.resolved()}),
-                "training": self._training(run, len(data.train)),
+                "training": self._training(run, len(data.trained_on)),
                 "seed": run.seed if method.trains or run.shots else 0,  # nothing is drawn
                 "answering": AnsweringConfig() if run.readout == "head" else run.answering,
             }
@@ -248,6 +248,11 @@ def _check_readout(run: RunConfig, data: TaskData) -> None:
             "or generate, or leave --shots out."
         )
     check_shots(run.shots, run.answering, data)
+    if run.objective == "supervised" and data.unlabelled:
+        raise ConfigError(
+            "--unlabelled-examples are rows without answers, and supervised training learns from answers: use "
+            "--objective context-distillation, or leave them out."
+        )
     if run.objective == "context-distillation":
         if run.readout != "verbalizer" or not methods.get(run.method.name).trains:
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from adaptlab.methods._base import Attached, Setup
 from adaptlab.metrics import registry as metrics
 from adaptlab.models.identity import cache_folder
 from adaptlab.models.load import Base, fresh_model, initialise_head, load_base
-from adaptlab.readouts import Answered, Readout, Rows, Setting, Verbalizer
+from adaptlab.readouts import Answered, Readout, Rows, Setting, Teacher, Verbalizer
 from adaptlab.resolve import ResolvedRun, device, outputs, prompt_in_use
 from adaptlab.study.events import Listener
 from adaptlab.tasks._base import Example, TaskData
@@ -133,7 +133,8 @@ class Workshop:
         asked = f"{config.readout}|{config.answering.model_dump_json()}|{run.identity.prompt}|{config.task.max_length}"
         key = (run.identity.weights, run.identity.data, asked, shown, split, str(training))
         if key not in self._rows:
-            self._rows[key] = _encoded(readout, splits(run.data)[split], key, training=training)
+            examples = run.data.trained_on if training else splits(run.data)[split]
+            self._rows[key] = _encoded(readout, examples, key, training=training)
         return self._rows[key]
 
 
@@ -152,7 +153,8 @@ def _encoded(readout: Readout, examples: Sequence[Example], key: Sequence[str], 
 
 def splits(data: TaskData) -> dict[str, Any]:
     """Every split of a task by its name in records: train, select, and the report sets by theirs."""
-    return {"train": data.train, "select": data.select, **data.report}
+    unlabelled = {"unlabelled": data.unlabelled} if data.unlabelled else {}
+    return {"train": data.train, **unlabelled, "select": data.select, **data.report}
 
 
 @dataclass
@@ -186,7 +188,7 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     plan = BatchPlan(data.lengths, training.batch_size)
     collate: Collate = partial(readout.collate, device=workshop.device)
     if isinstance(readout, readouts.Verbalizer) and readout.setting.distils:
-        collate = _taught(collate, run, readout, base, attached, precision)
+        collate = _taught(collate, data, run, readout, base, attached, precision)
     first = plan.batch(0, config.seed)
     with precision.autocast():
         modes = Modes(attached.model, collate(data, first.rows[:1], first.length).inputs)
@@ -226,28 +228,24 @@ def _recompute(attached: Attached, base: Base, clock: DropoutClock) -> None:
 
 
 def _taught(
-    collate: Collate, run: ResolvedRun, readout: Verbalizer, base: Base, attached: Attached, precision: Precision
+    collate: Collate,
+    rows: Any,
+    run: ResolvedRun,
+    readout: Verbalizer,
+    base: Base,
+    attached: Attached,
+    precision: Precision,
 ) -> Collate:
-    """``collate`` with what the teacher says to each row: the frozen one once for all steps, the recursive one anew."""
-    how, examples = run.resolved.answering, run.data.train
-    lessons = readout.lessons(examples, choose(examples, how.teacher_shots, seed=run.resolved.seed, how=how))
-    frozen = readout.scores(base.model, lessons, precision) if how.teacher == "frozen" else None
+    """``collate`` with what the teacher says to each row."""
+    how, data = run.resolved.answering, run.data
+    fixed = how.teacher == "frozen"
+    shots = choose(data.train, how.teacher_shots, seed=run.resolved.seed, how=how)
+    model = base.model if fixed else attached.model
+    teacher = Teacher(readout, model, rows, data.trained_on, shots, precision, fixed=fixed)
 
     def teach(data: Any, rows: NDArray[np.int64], length: int) -> Batch:
         batch = collate(data, rows, length)
-        if frozen is not None:
-            said = [frozen[int(row)] for row in rows]
-        else:
-            training = {module: module.training for module in attached.model.modules()}
-            attached.model.eval()
-            part = replace(lessons, rows=tuple(lessons.rows[int(row)] for row in rows))
-            said = readout.scores(attached.model, part, precision)
-            for module, mode in training.items():
-                module.training = mode
-        table = np.full((len(rows), max(map(len, said))), -np.inf)
-        for i, scores in enumerate(said):
-            table[i, : len(scores)] = scores
-        batch.teacher = torch.from_numpy(table).to(batch.labels.device)
+        batch.teacher = teacher.targets([data.ids[row] for row in rows]).to(batch.labels.device)
         return batch
 
     return teach

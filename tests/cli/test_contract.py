@@ -22,7 +22,7 @@ _RUNS = {
     "--model", "--task", "--set", "--targets", "--readout", "--prompt", "--also-evaluate", "--balanced",
     "--shots", "--shot-sampling",
     "--shots-per-query", "--verbalizer-loss", "--length-normalization", "--calibration", "--max-new-tokens", "--beams",
-    "--stop",
+    "--stop", "--unlabelled-examples", "--explanation-column",
     "--objective", "--teacher", "--teacher-shots", "--temperature",
     "--quantize", "--train-examples", "--select-examples", "--eval-examples",
     "--max-length", "--data-seed", "--data-root", "--text-columns", "--label-column", "--delimiter", "--epochs",

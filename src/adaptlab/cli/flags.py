@@ -85,6 +85,10 @@ Stop = Annotated[
     _option("--stop", "TEXT", "Ends what --readout generate writes; \\n is a line break. May repeat.", _ASKED),
 ]
 TrainExamples = Annotated[str | None, _option("--train-examples", "N|all", "Rows that training may see.", _DATA)]
+UnlabelledExamples = Annotated[
+    str | None,
+    _option("--unlabelled-examples", "N|all", "Rows to distil on whose answers nobody looks at.", _DATA),
+]
 SelectExamples = Annotated[str | None, _option("--select-examples", "N|all", "Rows that choose the checkpoint.", _DATA)]
 EvalExamples = Annotated[str | None, _option("--eval-examples", "N|all", "Rows of each report set.", _DATA)]
 Balanced = Annotated[bool, _option("--balanced", "", "As many training rows of every class.", _DATA)]
@@ -99,6 +103,9 @@ DataSeed = Annotated[str | None, _option("--data-seed", "N", "Which rows a subse
 DataRoot = Annotated[str | None, _option("--data-root", "DIR", "A folder of data sets laid out like the hub.", _DATA)]
 TextColumns = Annotated[str | None, _option("--text-columns", "C[,C]", "Text columns of your own file.", _DATA)]
 LabelColumn = Annotated[str | None, _option("--label-column", "C", "Label column of your own file.", _DATA)]
+ExplanationColumn = Annotated[
+    str | None, _option("--explanation-column", "C", "Why a row's answer is right, for demonstrations.", _DATA)
+]
 Delimiter = Annotated[str | None, _option("--delimiter", "CHAR", "Delimiter of your own file; tab for a tab.", _DATA)]
 Epochs = Annotated[str | None, _option("--epochs", "E", "Passes over the training rows; 3 by default.", _TRAINING)]
 Steps = Annotated[str | None, _option("--steps", "S", "Optimiser steps, instead of epochs.", _TRAINING)]
@@ -210,12 +217,12 @@ Out = Annotated[Path | None, _option("--out", "DIR", "The study's folder; ./<tas
 
 _LISTS = (
     "model", "task", "methods", "quantize", "train_examples", "data_seed", "max_length", "epochs", "steps",
-    "max_examples", "max_tokens", "max_flops", "max_seconds", "max_bytes",
+    "max_examples", "max_tokens", "max_flops", "max_seconds", "max_bytes", "unlabelled_examples",
     "batch_size", "learning_rate", "head_learning_rate", "optimizer", "weight_decay", "schedule", "warmup_ratio",
     "dtype", "readout", "shots", "shot_sampling", "verbalizer_loss", "length_normalization", "calibration",
     "max_new_tokens", "beams", "objective", "teacher", "teacher_shots", "temperature",
 )  # fmt: skip
-_OF_TASKS = ("text_columns", "label_column", "delimiter", "prompt", "also_evaluate")
+_OF_TASKS = ("text_columns", "label_column", "explanation_column", "delimiter", "prompt", "also_evaluate")
 _OF_MODELS = ("allow_pickle", "trust_remote_code")
 _WORDS = re.compile(r"[\w.-]+(,[\w.-]+)+")
 

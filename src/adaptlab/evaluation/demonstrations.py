@@ -61,7 +61,8 @@ def choose(pool: Sequence[Example], count: int, *, seed: int, how: AnsweringConf
 def draw(pool: Sequence[Example], count: int, generator: np.random.Generator, *, balanced: bool) -> tuple[Example, ...]:
     """``count`` rows of ``pool`` in random order, none twice.
 
-    Balanced draws shuffle the classes and deal them out in turn, so that those dealt once more are random too.
+    Balanced draws shuffle the classes and deal them out in turn, so that those dealt once more are random too. A class
+    that has no more rows is passed over.
     """
     if not balanced:
         return tuple(pool[int(i)] for i in generator.permutation(len(pool))[:count])
@@ -71,7 +72,8 @@ def draw(pool: Sequence[Example], count: int, generator: np.random.Generator, *,
     classes = [rows[label] for label in sorted(rows, key=str)]
     mixed = [generator.permutation(members) for members in classes]
     order = generator.permutation(len(classes))
-    dealt = [int(mixed[int(order[turn % len(order)])][turn // len(order)]) for turn in range(count)]
+    rounds = range(max(map(len, mixed), default=0))
+    dealt = [int(mixed[int(c)][turn]) for turn in rounds for c in order if turn < len(mixed[int(c)])][:count]
     return tuple(pool[i] for i in generator.permutation(dealt)) if dealt else ()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from adaptlab.training.precision import Precision
 from adaptlab.training.questions import Question
-from adaptlab.training.words import LOGIT_BYTES, find_word_head, logits_at, stems
+from adaptlab.training.words import LOGIT_BYTES, Reading, find_word_head, logits_at
 
 #: Padded tokens of a batch, and bytes of keys and values that may exist at once.
 _BATCH_TOKENS, _BATCH_ROWS, _CACHE_BYTES = 4096, 128, 512 * 2**20
@@ -62,7 +62,20 @@ class Reader:
 
 def log_likelihoods(reader: Reader, questions: Sequence[Question]) -> list[NDArray[np.float64]]:
     """For every question ``[options]`` natural logarithms of the probability of each option after the context."""
-    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(questions)
+    return _read(reader, questions, _scores)
+
+
+def distributions(reader: Reader, questions: Sequence[Question]) -> list[NDArray[np.floating]]:
+    """For every question ``[places, vocabulary]`` log-probabilities of all words where an answer's token is asked for.
+
+    The places are those of :class:`adaptlab.training.words.Reading`, in their order.
+    """
+    return _read(reader, questions, _rows)
+
+
+def _read(reader: Reader, questions: Sequence[Question], take: _Take) -> list[NDArray[Any]]:
+    """What ``take`` makes of the log-probabilities behind every question."""
+    found: list[NDArray[Any]] = [np.zeros(0)] * len(questions)
     groups: dict[int, list[int]] = {}
     for i, question in enumerate(questions):
         groups.setdefault(question.group, []).append(i)
@@ -72,9 +85,21 @@ def log_likelihoods(reader: Reader, questions: Sequence[Question]) -> list[NDArr
             for batch in _batches(reader, [questions[i] for i in members], passes.shared):
                 asked = [questions[members[i]] for i in batch]
                 first, state = passes.first(asked)
-                for i, scores in zip(batch, _scores(asked, first, state, passes), strict=True):
-                    found[members[i]] = scores
+                readings = [Reading.of(question.options) for question in asked]
+                rows = [row for row, reading in enumerate(readings) for stem in reading.stems if stem]
+                tokens = [stem for reading in readings for stem in reading.stems if stem]
+                later, starts = passes.rest(state, rows, tokens) if rows else (first, [])
+                places = _places(readings, starts, len(first))
+                for i, taken in zip(batch, take(asked, readings, first, later, places), strict=True):
+                    found[members[i]] = taken
     return found
+
+
+#: Questions, their readings, log-probabilities after the questions and after what was read on, and for each question
+#: the row of either (the second counted on) where each of its places is; to an array for each question.
+_Take = Callable[
+    [Sequence[Question], Sequence[Reading], Tensor, Tensor, list[NDArray[np.int64]]], Iterator[NDArray[Any]]
+]
 
 
 class _Passes(Protocol):
@@ -141,24 +166,36 @@ def _cache_bytes(reader: Reader) -> int:
     return int(2 * layers * width * 4)
 
 
-def _scores(questions: Sequence[Question], first: Tensor, state: Any, passes: _Passes) -> Iterator[NDArray[np.float64]]:
-    plans = [stems(question.options) for question in questions]
-    rows = [row for row, (kept, _) in enumerate(plans) for stem in kept if stem]
-    tokens = [stem for kept, _ in plans for stem in kept if stem]
-    later, starts = passes.rest(state, rows, tokens) if rows else (first, [])
-    begin = iter(starts)
-    wanted: list[tuple[int, int]] = []  # (row of ``first`` or, counted on, of ``later``; token)
-    for row, (question, (kept, which)) in enumerate(zip(questions, plans, strict=True)):
-        offsets = [next(begin) if stem else 0 for stem in kept]
-        for option, stem_of in zip(question.options, which, strict=True):
-            wanted.append((row, option[0]))
-            wanted += [(len(first) + offsets[stem_of] + j, token) for j, token in enumerate(option[1:])]
-    places = torch.tensor([place for place, _ in wanted], device=first.device)
+def _places(readings: Sequence[Reading], starts: Sequence[int], questions: int) -> list[NDArray[np.int64]]:
+    """Where each reading's places are: among the ``questions`` first rows, or behind them from its stem's start on."""
+    begin, found = iter(starts), []
+    for row, reading in enumerate(readings):
+        offsets = [next(begin) if stem else 0 for stem in reading.stems]
+        at = [questions + offsets[stem] + read - 1 if read else row for stem, read in reading.places]
+        found.append(np.array(at, dtype=np.int64))
+    return found
+
+
+def _scores(
+    questions: Sequence[Question],
+    readings: Sequence[Reading],
+    first: Tensor,
+    later: Tensor,
+    places: Sequence[NDArray[np.int64]],
+) -> Iterator[NDArray[np.float64]]:
+    """The sum of the log-probabilities of each option's tokens."""
+    wanted = [
+        (int(at[place]), token)
+        for question, reading, at in zip(questions, readings, places, strict=True)
+        for option, of_token in zip(question.options, reading.of_option, strict=True)
+        for place, token in zip(of_token, option, strict=True)
+    ]
+    where = torch.tensor([place for place, _ in wanted], device=first.device)
     token_ids = torch.tensor([token for _, token in wanted], device=first.device)
-    early = places < len(first)
+    early = where < len(first)
     values = torch.empty(len(wanted), dtype=torch.float64, device=first.device)
-    values[early] = first[places[early], token_ids[early]].double()
-    values[~early] = later[places[~early] - len(first), token_ids[~early]].double()
+    values[early] = first[where[early], token_ids[early]].double()
+    values[~early] = later[where[~early] - len(first), token_ids[~early]].double()
     flat, at = values.cpu().numpy(), 0
     for question in questions:
         sums = []
@@ -166,6 +203,23 @@ def _scores(questions: Sequence[Question], first: Tensor, state: Any, passes: _P
             sums.append(flat[at : at + len(option)].sum())
             at += len(option)
         yield np.array(sums)
+
+
+def _rows(
+    questions: Sequence[Question],
+    readings: Sequence[Reading],
+    first: Tensor,
+    later: Tensor,
+    places: Sequence[NDArray[np.int64]],
+) -> Iterator[NDArray[Any]]:
+    """Whole distributions."""
+    for at in places:
+        where = torch.from_numpy(at).to(first.device)
+        early = where < len(first)
+        values = first.new_empty(len(at), first.shape[1])
+        values[early] = first[where[early]]
+        values[~early] = later[where[~early] - len(first)]
+        yield values.cpu().numpy()
 
 
 def _right_padded(rows: Sequence[Sequence[int] | NDArray[np.int32]], reader: Reader) -> tuple[Tensor, Tensor]:

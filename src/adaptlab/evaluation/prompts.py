@@ -17,7 +17,7 @@ from adaptlab.config import LengthNormalization, Prompt
 from adaptlab.errors import ConfigError
 from adaptlab.evaluation.demonstrations import Demonstrations, Fixed, PerQuery
 from adaptlab.tasks._base import Example
-from adaptlab.tasks._prompts import Rendered, render
+from adaptlab.tasks._prompts import Rendered, demonstrate, render
 from adaptlab.training.questions import Pieces, Question, Questions
 
 
@@ -95,8 +95,7 @@ class Prompter:
         return self._prompt.between.join([part for part in (self._prompt.instruction, *shown, query) if part])
 
     def _rendered(self, examples: Sequence[Example]) -> tuple[str, ...]:
-        rendered = [render(self._prompt, self._columns, example) for example in examples]
-        return tuple(row.query + row.target for row in rendered)
+        return tuple(demonstrate(self._prompt, self._columns, example) for example in examples)
 
     def _fit(self, rows: Sequence[_Row], answers: Any, end: bool, room: int) -> None:
         """Give every row as many demonstrations as fit, by bisection, and cut what is too long without any."""

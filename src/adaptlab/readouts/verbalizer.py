@@ -18,7 +18,7 @@ from adaptlab.readouts._base import Answered, Readout, Setting
 from adaptlab.tasks._base import Example
 from adaptlab.training.batches import Batch
 from adaptlab.training.objectives import Objective
-from adaptlab.training.objectives.distillation import ContextDistillation
+from adaptlab.training.objectives.distillation import LabelDistillation, VocabularyDistillation
 from adaptlab.training.objectives.words import Labels, Vocabulary
 from adaptlab.training.precision import Precision
 from adaptlab.training.questions import Pieces, Questions, collate
@@ -55,14 +55,10 @@ class Verbalizer(Readout):
         """``examples`` as the teacher of context distillation reads them."""
         return self._taught.questions(examples, shots=shots, normalization=self.setting.how.length_normalization)
 
-    def scores(self, model: nn.Module, rows: Questions, precision: Precision) -> list[NDArray[np.float64]]:
-        """Each row's (length-normalised) log-likelihoods."""
-        found = log_likelihoods(self._reader(model, precision), rows.rows)
-        return [row / question.divisors for row, question in zip(found, rows.rows, strict=True)]
-
     def objective(self) -> Objective:
         if self.setting.distils:
-            return ContextDistillation(self.setting.how.temperature)
+            over = VocabularyDistillation if self.setting.how.verbalizer_loss == "vocabulary" else LabelDistillation
+            return over(self.setting.how.temperature)
         return Vocabulary() if self.setting.how.verbalizer_loss == "vocabulary" else Labels()
 
     def at_once(self, rows: Questions) -> int:
@@ -70,7 +66,7 @@ class Verbalizer(Readout):
         return max(1, LOGIT_BYTES // (places * 4 * len(self.setting.tokenizer)))
 
     def answer(self, model: nn.Module, rows: Questions, precision: Precision) -> Answered:
-        reader = self._reader(model, precision)
+        reader = self.reader(model, precision)
         likelihoods = log_likelihoods(reader, rows.rows)
         notes = {"label_mass": float(np.mean([min(1.0, np.exp(row).sum()) for row in likelihoods]))}
         if self.setting.shots is not None:
@@ -99,7 +95,8 @@ class Verbalizer(Readout):
             return []
         return [f"The words of {', '.join(found)} begin with the same token: all their tokens are scored."]
 
-    def _reader(self, model: nn.Module, precision: Precision) -> Reader:
+    def reader(self, model: nn.Module, precision: Precision) -> Reader:
+        """``model`` as likelihoods are read from it."""
         setting = self.setting
         return Reader(
             model,

@@ -156,8 +156,8 @@ def _answerings(study: StudyConfig) -> Iterator[dict[str, Any]]:
 
 def _tasks(study: StudyConfig) -> Iterator[TaskConfig]:
     for entry in study.task:
-        for prompt, train_examples, data_seed, max_length in itertools.product(
-            entry.prompt or (None,), study.train_examples, study.data_seed, study.max_length
+        for prompt, train_examples, unlabelled, data_seed, max_length in itertools.product(
+            entry.prompt or (None,), study.train_examples, study.unlabelled_examples, study.data_seed, study.max_length
         ):
             yield TaskConfig(
                 name=entry.name,
@@ -167,12 +167,14 @@ def _tasks(study: StudyConfig) -> Iterator[TaskConfig]:
                 data_seed=data_seed,
                 text_columns=entry.text_columns,
                 label_column=entry.label_column,
+                explanation_column=entry.explanation_column,
                 delimiter=entry.delimiter,
                 max_length=max_length,
                 prompt=prompt,
                 prompts=entry.prompts,
                 also_evaluate=entry.also_evaluate,
                 balanced=study.balanced,
+                unlabelled_examples=unlabelled,
             )
 
 

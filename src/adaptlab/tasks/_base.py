@@ -27,6 +27,7 @@ class Example:
         choices: the row's own options (multiple choice).
         references: every text that is a right answer, ``label`` among them (generation); empty where that is the only.
         groups: parts of the set that the row belongs to and that are scored apart, e.g. ``"lexical_overlap"``.
+        explanation: why the answer is right, where the source says so; for demonstrations.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Example:
     choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    explanation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class TaskData:
         columns: names of ``Example.texts``, in order; what a prompt may name.
         prompts: the one in use first: the one that was asked for, else the user's own or the task's first. Their
             ``answers`` are complete: a word for each of ``labels``, in order, or a template.
+        unlabelled: rows to train on whose labels mean nothing; none unless they were asked for.
     """
 
     kind: Kind
@@ -90,6 +93,12 @@ class TaskData:
     columns: tuple[str, ...] = ()
     prompts: tuple[Prompt, ...] = ()
     out_of_domain: Mapping[str, OutOfDomain] = field(default_factory=dict)
+    unlabelled: Sequence[Example] = ()
+
+    @property
+    def trained_on(self) -> Sequence[Example]:
+        """What training passes over: the unlabelled rows where there are any, else the training rows."""
+        return self.unlabelled or self.train
 
 
 @dataclass(frozen=True, slots=True)

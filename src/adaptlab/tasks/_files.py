@@ -11,7 +11,7 @@ from typing import Any
 from adaptlab.config import Prompt, TaskConfig
 from adaptlab.errors import ConfigError, DataError
 from adaptlab.tasks._base import DataAccess, Example, Kind, Task, TaskData
-from adaptlab.tasks._labels import Meaning, interpret, unlabelled
+from adaptlab.tasks._labels import Meaning, interpret
 from adaptlab.tasks._prompts import plain_prompts
 from adaptlab.tasks._sources import Address, find_rows
 from adaptlab.tasks._splits import Published, assemble, fingerprint, report_subset
@@ -72,13 +72,19 @@ _METRICS: dict[Kind, tuple[str, ...]] = {
 }
 
 #: File names of the splits in a folder.
-SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+SPLITS = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+    "unlabelled": ("unlabelled", "unlabeled"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
     texts: tuple[str, ...]
     label: str
+    explanation: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ class _Rows:
     meaning: Meaning
     columns: _Columns
     source: _Source
+    unlabelled: list[Example]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -136,6 +143,7 @@ class OwnRows(Task):
                 train=splits["train"],
                 validation=splits.get("validation", ()),
                 test=splits.get("test", ()),
+                unlabelled=rows.unlabelled,
                 report_name="validation" if "validation" in splits and "test" not in splits else "test",
             ),
             kind=rows.meaning.kind,
@@ -172,6 +180,12 @@ class OwnRows(Task):
         source = self.read(config, access)
         tables, names = source.tables, source.names
         columns = _find_columns(tables["train"], names["train"], config)
+        bare = tables.pop("unlabelled", None)
+        unlabelled = [] if bare is None else _texts(bare, columns, names["unlabelled"])
+        if bare is not None and config.unlabelled_examples == 0:
+            source.warnings.append(
+                f"{names['unlabelled']} is not used: --unlabelled-examples says how many rows of it."
+            )
         if "test" in tables and columns.label not in tables["test"].columns:
             del tables["test"]
             source.warnings.append(f"{names['test']} has no column '{columns.label}': it is not used.")
@@ -182,14 +196,20 @@ class OwnRows(Task):
         meaning = interpret(answers, tables["train"].class_names.get(columns.label), names)
         by_split = {
             split: [
-                Example(f"{split}/{place}", text, label)
-                for place, (text, label) in enumerate(
-                    zip(_texts(table, columns, names[split]), meaning.values[split], strict=True)
+                Example(f"{split}/{place}", text, label, explanation=why)
+                for place, (text, label, why) in enumerate(
+                    zip(
+                        _texts(table, columns, names[split]),
+                        meaning.values[split],
+                        _explanations(table, columns),
+                        strict=True,
+                    )
                 )
             ]
             for split, table in tables.items()
         }
-        return _Rows(by_split, meaning, columns, source)
+        without = [Example(f"unlabelled/{place}", text, 0) for place, text in enumerate(unlabelled)]
+        return _Rows(by_split, meaning, columns, source, without)
 
 
 class FileTask(OwnRows):
@@ -256,17 +276,18 @@ def _split_files(path: Path) -> tuple[dict[str, Path], list[str]]:
 
 def _find_columns(table: Table, file: str, config: TaskConfig) -> _Columns:
     there = ", ".join(table.columns)
-    given = [*(config.text_columns or ()), *([config.label_column] if config.label_column else [])]
+    given = [*(config.text_columns or ()), *filter(None, [config.label_column, config.explanation_column])]
     for column in given:
         if column not in table.columns:
             raise DataError(f"{file} has no column '{column}': its columns are {there}.")
-    label = config.label_column or _usual(table, LABELS, excluding=config.text_columns or ())
+    apart = (*(config.text_columns or ()), config.explanation_column or "")
+    label = config.label_column or _usual(table, LABELS, excluding=apart)
     if label is None:
         raise DataError(
             f"{file} has no column with a usual name for the label: its columns are {there}; "
             "say which with --label-column."
         )
-    texts = config.text_columns or _usual_texts(table, label)
+    texts = config.text_columns or _usual_texts(table, (label, *filter(None, [config.explanation_column])))
     if texts is None:
         raise DataError(
             f"{file} has no column with a usual name for the text: its columns are {there}; "
@@ -274,16 +295,16 @@ def _find_columns(table: Table, file: str, config: TaskConfig) -> _Columns:
         )
     if len(texts) > 2 or label in texts:
         raise DataError(f"The text columns {', '.join(texts)} do not do: give one or two, and not the label '{label}'.")
-    return _Columns(tuple(texts), label)
+    return _Columns(tuple(texts), label, config.explanation_column)
 
 
-def _usual_texts(table: Table, label: str) -> tuple[str, ...] | None:
+def _usual_texts(table: Table, used: Sequence[str]) -> tuple[str, ...] | None:
     for pair in PAIRS:
-        columns = [_usual(table, (name,), excluding=(label,)) for name in pair]
+        columns = [_usual(table, (name,), excluding=used) for name in pair]
         if None not in columns:
             return tuple(column for column in columns if column is not None)
-    single = _usual(table, TEXTS, excluding=(label,))
-    others = [column for column in table.columns if column != label]
+    single = _usual(table, TEXTS, excluding=used)
+    others = [column for column in table.columns if column not in used]
     if single is None and len(others) == 1:
         return (others[0],)
     return None if single is None else (single,)
@@ -310,6 +331,12 @@ def _texts(table: Table, columns: _Columns, file: str) -> list[tuple[str, ...]]:
                     f"{file}, row {number}: column '{name}' has half a surrogate pair, which is no character."
                 )
     return list(zip(*(table.columns[name] for name in columns.texts), strict=True))
+
+
+def _explanations(table: Table, columns: _Columns) -> list[str]:
+    """Why each row's answer is right; empty where a row, or a whole file, does not say."""
+    said = table.columns.get(columns.explanation or "", [None] * len(table))
+    return ["" if why is None else str(why).strip() for why in said]
 
 
 def _encodable(text: str) -> bool:

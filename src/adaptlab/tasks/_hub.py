@@ -181,6 +181,7 @@ def refuse_file_options(name: str, config: TaskConfig) -> None:
     given = {
         "--text-columns": config.text_columns,
         "--label-column": config.label_column,
+        "--explanation-column": config.explanation_column,
         "--delimiter": config.delimiter,
     }
     problems = [

@@ -14,11 +14,20 @@ from dataclasses import dataclass
 from functools import cache
 from string import ascii_uppercase
 
-from adaptlab.config import Prompt
+from adaptlab.config import Prompt, Words
 from adaptlab.errors import ConfigError, near_matches
 from adaptlab.tasks._base import Example, Kind
 
-__all__ = ["Prompt", "Rendered", "choose_prompt", "fit_prompt", "plain_prompts", "prompt_digest", "render"]
+__all__ = [
+    "Prompt",
+    "Rendered",
+    "choose_prompt",
+    "demonstrate",
+    "fit_prompt",
+    "plain_prompts",
+    "prompt_digest",
+    "render",
+]
 
 #: What answers' templates may name besides columns, by kind.
 _ANSWER_FIELDS: Mapping[str, tuple[str, ...]] = {"multiple-choice": ("key", "text"), "generation": ("label",)}
@@ -77,6 +86,25 @@ def render(prompt: Prompt, columns: Sequence[str], example: Example) -> Rendered
     return Rendered(query, answers, target)
 
 
+def demonstrate(prompt: Prompt, columns: Sequence[str], example: Example) -> str:
+    """``example`` with its answer and, where it has one, why it is right.
+
+    Raises:
+        ConfigError: as :func:`render`.
+    """
+    shown = render(prompt, columns, example)
+    line = prompt.explanation
+    if isinstance(line, tuple):
+        line = line[int(example.label)]
+    if line is None:
+        line = "\nExplanation: {explanation}" if example.explanation else ""
+    assert isinstance(line, str)
+    values = dict(zip(columns, example.texts, strict=True)) | {"label": shown.target.strip()}
+    if "explanation" in _fields(line) and not example.explanation:
+        line = ""
+    return shown.query + shown.target + _filled(prompt, line, {**values, "explanation": example.explanation})
+
+
 def fit_prompt(prompt: Prompt, kind: Kind, columns: Sequence[str], labels: Sequence[str]) -> Prompt:
     """``prompt`` with complete answers for a task: a word for each of ``labels``, or a template.
 
@@ -98,9 +126,13 @@ def fit_prompt(prompt: Prompt, kind: Kind, columns: Sequence[str], labels: Seque
         answers = prompt.answers
     elif prompt.answers is not None:
         problems.append(f"The prompt '{prompt.name}' lists answers, and a {kind} task has no classes: give a template.")
+    explanation, wrong = _explanations(prompt, labels if kind == "classification" else ())
+    problems += wrong
+    for line in explanation if isinstance(explanation, tuple) else (explanation,):
+        problems += _wrong_fields(prompt, "explanation", str(line or ""), (*columns, "label", "explanation"))
     if problems:
         raise ConfigError(problems)
-    return prompt.model_copy(update={"answers": answers})
+    return prompt.model_copy(update={"answers": answers, "explanation": explanation})
 
 
 def choose_prompt(prompts: Sequence[Prompt], name: str, task: str) -> Prompt:
@@ -136,7 +168,8 @@ def plain_prompts(columns: Sequence[str], asked: str = "label", *, written: Sequ
 
 def prompt_digest(prompt: Prompt) -> str:
     """``"sha256:..."`` over everything that ``prompt`` says, and not over its name."""
-    document = prompt.model_dump(mode="json", exclude={"name"})
+    unsaid = {"explanation"} if prompt.explanation is None else set()  # prompts from before there were any
+    document = prompt.model_dump(mode="json", exclude={"name", *unsaid})
     return f"sha256:{hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()}"
 
 
@@ -147,19 +180,9 @@ def _words(prompt: Prompt, labels: Sequence[str]) -> tuple[tuple[str | None, ...
         return tuple(labels), []
     if isinstance(given, str):
         return (), [f"The prompt '{prompt.name}' has one text for answers: give a word for each of {_listed(labels)}."]
-    if isinstance(given, Mapping):
-        strangers = [f"'{label}'" for label in given if label not in labels]
-        missing = [f"'{label}'" for label in labels if label not in given]
-        if strangers or missing:
-            said = [f"has answers for {', '.join(strangers)}"] if strangers else []
-            said += [f"has no answer for {', '.join(missing)}"] if missing else []
-            return (), [f"The prompt '{prompt.name}' {' and '.join(said)}: the classes are {_listed(labels)}."]
-        given = tuple(given[label] for label in labels)
-    if len(given) != len(labels):
-        return (), [
-            f"The prompt '{prompt.name}' has {len(given)} answers for the {len(labels)} classes {_listed(labels)}: "
-            "give a word for each, in this order."
-        ]
+    given, wrong = _by_class(prompt, given, labels, "answer")
+    if wrong:
+        return (), wrong
     used = [word.strip() for word in given if word is not None]
     problems = [
         f"The prompt '{prompt.name}' has an empty answer for '{label}': give a word, or null to leave the class out."
@@ -175,6 +198,38 @@ def _words(prompt: Prompt, labels: Sequence[str]) -> tuple[tuple[str | None, ...
     return tuple(given), problems
 
 
+def _explanations(prompt: Prompt, labels: Sequence[str]) -> tuple[Words, list[str]]:
+    """A template for every class, one for each, or ``None``; and what is wrong with them."""
+    given = prompt.explanation
+    if given is None or isinstance(given, str):
+        return given, []
+    if not labels:
+        return None, [
+            f"The prompt '{prompt.name}' has explanations by class, and the task has none: give one template."
+        ]
+    return _by_class(prompt, given, labels, "explanation")
+
+
+def _by_class(
+    prompt: Prompt, given: tuple[str | None, ...] | Mapping[str, str | None], labels: Sequence[str], what: str
+) -> tuple[tuple[str | None, ...], list[str]]:
+    """What is given for each of ``labels``, in their order, and what is wrong with it."""
+    if isinstance(given, Mapping):
+        strangers = [f"'{label}'" for label in given if label not in labels]
+        missing = [f"'{label}'" for label in labels if label not in given]
+        if strangers or missing:
+            said = [f"has {what}s for {', '.join(strangers)}"] if strangers else []
+            said += [f"has no {what} for {', '.join(missing)}"] if missing else []
+            return (), [f"The prompt '{prompt.name}' {' and '.join(said)}: the classes are {_listed(labels)}."]
+        given = tuple(given[label] for label in labels)
+    if len(given) != len(labels):
+        return (), [
+            f"The prompt '{prompt.name}' has {len(given)} {what}s for the {len(labels)} classes {_listed(labels)}: "
+            "give one for each, in this order."
+        ]
+    return given, []
+
+
 def _listed(labels: Sequence[str]) -> str:
     return ", ".join(labels)
 
@@ -187,6 +242,10 @@ def _wrong_fields(prompt: Prompt, where: str, template: str, allowed: Sequence[s
             yield (
                 f"The prompt '{prompt.name}' names the column '{field}' in its {where}: there are {_listed(allowed)}."
             )
+
+
+def _fields(template: str) -> set[str | None]:
+    return {field for _, field in _pieces(template)}
 
 
 def _filled(prompt: Prompt, template: str, values: Mapping[str, str]) -> str:

@@ -34,6 +34,7 @@ class Published:
         test: empty where there is none, or where its labels are not for use (all of GLUE).
         report_name: how the report set is called in records.
         more: evaluation sets that are reported besides, by name.
+        unlabelled: rows without answers, beside those that are in none of the training rows asked for.
     """
 
     train: Sequence[Example]
@@ -41,6 +42,7 @@ class Published:
     test: Sequence[Example] = ()
     report_name: str = "test"
     more: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    unlabelled: Sequence[Example] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def assemble(
     for name, rows in divided.report.items():
         report[name], few_one = report_subset(rows, config, name)
         few_report += few_one
-    said = [*warnings, *divided.warnings, *few, *few_select, *few_report]
+    unlabelled, few_unlabelled = _unlabelled(divided.train, train, published.unlabelled, config)
+    said = [*warnings, *divided.warnings, *few, *few_unlabelled, *few_select, *few_report]
     if kind == "classification":
         said += _missing_classes(train, labels)
     said += _overlaps(train, select, report)
@@ -104,11 +107,16 @@ def assemble(
         report=report,
         source=source,
         revision=revision,
-        fingerprint=fingerprint(kind, labels, {"train": train, "select": select, **report}),
+        fingerprint=fingerprint(
+            kind,
+            labels,
+            {"train": train, **({"unlabelled": unlabelled} if unlabelled else {}), "select": select, **report},
+        ),
         warnings=tuple(said),
         metrics=metrics,
         columns=columns,
         prompts=prompts,
+        unlabelled=unlabelled,
     )
 
 
@@ -213,7 +221,12 @@ def fingerprint(kind: Kind, labels: Sequence[str], splits: Mapping[str, Sequence
 
 def _content(row: Example) -> list[object]:
     """What a row says; what most rows do not have is left out, so that theirs is as it always was."""
-    more = {"choices": row.choices, "references": row.references, "groups": row.groups}
+    more = {
+        "choices": row.choices,
+        "references": row.references,
+        "groups": row.groups,
+        "explanation": row.explanation,
+    }
     said = {key: value for key, value in more.items() if value}
     return [row.id, row.texts, row.label, *([said] if said else [])]
 
@@ -251,7 +264,9 @@ def _without_unasked(
     gone = [label for index, label in enumerate(labels) if index not in places]
     warning = f"The prompt '{prompts[0].name}' asks for no {_listed(gone)}: rows of that class are left out."
     fewer = Divided(left(divided.train), left(divided.select), report, [*divided.warnings, warning])
-    in_use = prompts[0].model_copy(update={"answers": tuple(words[index] for index in kept)})
+    why = prompts[0].explanation
+    why = tuple(why[index] for index in kept) if isinstance(why, tuple) else why
+    in_use = prompts[0].model_copy(update={"answers": tuple(words[index] for index in kept), "explanation": why})
     return fewer, tuple(labels[index] for index in kept), (in_use,)
 
 
@@ -285,6 +300,26 @@ def _subset(
         drawn = [row for _, row in sorted(zip(turns, drawn, strict=True), key=lambda pair: pair[0])]
     chosen = {row.id for row in drawn[:count]}
     return [row for row in rows if row.id in chosen], []
+
+
+def _unlabelled(
+    labelled: list[Example], train: list[Example], more: Sequence[Example], config: TaskConfig
+) -> tuple[list[Example], list[str]]:
+    """The rows without answers that ``config`` asks for: training rows that are not among ``train``, then ``more``.
+
+    Raises:
+        DataError: there are none.
+    """
+    if config.unlabelled_examples == 0:
+        return [], []
+    used = {row.id for row in train}
+    left = [replace(row, label=0, explanation="") for row in labelled if row.id not in used] + list(more)
+    if not left:
+        raise DataError(
+            f"{config.unlabelled_examples} unlabelled examples were asked for, and every row of '{config.name}' that "
+            "could be one is a training row: give --train-examples, or a file 'unlabelled' beside the training file."
+        )
+    return _subset(left, config.unlabelled_examples, f"unlabelled {config.data_seed}", "unlabelled")
 
 
 def _missing_classes(train: Sequence[Example], labels: tuple[str, ...]) -> list[str]:

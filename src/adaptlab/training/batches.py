@@ -125,7 +125,7 @@ class Batch:
     tokens: int  # without padding
     padded_tokens: int
     wanted: Wanted | None = None
-    teacher: Tensor | None = None  # [rows, options] scores to be drawn to, of context distillation
+    teacher: Tensor | None = None  # [rows, options] or [places, vocabulary] to be drawn to, of context distillation
 
     @property
     def places(self) -> Tensor | None:

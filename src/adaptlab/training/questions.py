@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from adaptlab.models._base import ModelKind
 from adaptlab.training.batches import Batch
-from adaptlab.training.words import Wanted, stems
+from adaptlab.training.words import Reading, Wanted
 
 Tokens = NDArray[np.int32]
 
@@ -154,31 +154,32 @@ def _grouped(flat: Sequence[Sequence[int]], like: Sequence[Sequence[str]]) -> li
 def collate(data: Questions, rows: NDArray[np.int64], length: int, *, pad_id: int, device: str = "cpu") -> Batch:
     """``rows`` as sequences padded on the right to ``length``: every question with what its options have in common.
 
-    A row takes as many sequences as its options need (see :func:`adaptlab.training.words.stems`), every row of the
+    A row takes as many sequences as its options need (see :class:`adaptlab.training.words.Reading`), every row of the
     batch as many as the one that needs most.
     """
     import torch
 
     asked = [data.rows[int(row)] for row in rows]
-    plans = [stems(question.options) for question in asked]
-    per_row = max(len(kept) for kept, _ in plans)
+    plans = [Reading.of(question.options) for question in asked]
+    per_row = max(len(plan.stems) for plan in plans)
     options = max(len(question.options) for question in asked)
     reads: list[tuple[Tokens, tuple[int, ...]]] = []
-    places: dict[tuple[int, int], int] = {}
+    places: list[tuple[int, int]] = []
     entries: list[tuple[int, int, int]] = []
     counts = np.zeros((len(asked), options), dtype=np.int64)
     divisors = np.ones((len(asked), options), dtype=np.float32)
-    for row, (question, (kept, which)) in enumerate(zip(asked, plans, strict=True)):
+    for row, (question, plan) in enumerate(zip(asked, plans, strict=True)):
         first = 0 if data.start is not None else len(question.context) - 1
         divisors[row, : len(question.options)] = question.divisors
-        for o, (option, stem) in enumerate(zip(question.options, which, strict=True)):
+        for o, (option, of_token) in enumerate(zip(question.options, plan.of_option, strict=True)):
             counts[row, o] = len(option)
-            for j, token in enumerate(option):
-                sequence = row * per_row + (stem if j else 0)  # the first token is asked for before any stem
-                place = places.setdefault((sequence, first + j), len(places))
-                entries.append((place, token, row * options + o))
+            entries += [
+                (len(places) + place, token, row * options + o) for place, token in zip(of_token, option, strict=True)
+            ]
+        places += [(row * per_row + stem, first + read) for stem, read in plan.places]
+        kept = plan.stems
         reads += [(question.context, kept[i] if i < len(kept) else kept[0]) for i in range(per_row)]
-    lists = [torch.tensor(found, device=device) for found in (list(places), entries)]
+    lists = [torch.tensor(found, device=device) for found in (places, entries)]
     wanted = Wanted(*lists, *(torch.from_numpy(table).to(device) for table in (counts, divisors)))
     if data.start is None:
         inputs = _padded([[*context, *stem] for context, stem in reads], length, pad_id)

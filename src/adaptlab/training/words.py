@@ -92,6 +92,32 @@ def find_word_head(model: nn.Module, name: str) -> nn.Module:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the answers to one question are read.
+
+    Attributes:
+        stems: the token sequences that are read behind the question, see :func:`stems`.
+        places: stem, and how many of its tokens have been read, of every place whose next token is asked for.
+        of_option: for each option the places of its tokens, in order.
+    """
+
+    stems: list[tuple[int, ...]]
+    places: list[tuple[int, int]]
+    of_option: list[list[int]]
+
+    @classmethod
+    def of(cls, options: Sequence[Sequence[int]]) -> Reading:
+        """The reading of ``options``. The first token of all is asked for once, before any stem."""
+        kept, which = stems(options)
+        places: dict[tuple[int, int], int] = {}
+        of_option = [
+            [places.setdefault((stem, read) if read else (0, 0), len(places)) for read in range(len(option))]
+            for option, stem in zip(options, which, strict=True)
+        ]
+        return cls(kept, list(places), of_option)
+
+
 def stems(options: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
     """What has to be read to score every option: the fewest token sequences, and for each option which of them.
 
