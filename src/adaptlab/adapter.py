@@ -6,11 +6,11 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
-from adaptlab.config import ModelConfig, Quantize, Readout
+from adaptlab.config import ModelConfig, Prompt, Quantize, Readout
 from adaptlab.errors import ModelError
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Setup
@@ -72,6 +72,33 @@ def stored_bits(folder: Path) -> Quantize:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "none"
     return found if found in ("4bit", "8bit") else "none"
+
+
+def stored_readout(folder: Path) -> Readout | None:
+    """How a model that adaptlab exported answers; ``None`` for one from elsewhere."""
+    found = _exported(folder).get("readout")
+    return found if found in get_args(Readout) else None
+
+
+def stored_prompt(folder: Path) -> Prompt | None:
+    """The prompt that a model which adaptlab exported was asked in, with a word for each class by its name."""
+    found, labels = _exported(folder).get("prompt"), stored_labels(folder)
+    if not isinstance(found, dict):
+        return None
+    by_class = {
+        key: dict(zip(labels, found[key], strict=True))
+        for key in ("answers", "explanation")
+        if isinstance(found.get(key), list)
+    }
+    return Prompt.model_validate({**found, **by_class, "name": "as-exported"})
+
+
+def _exported(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def speaks(folder: Path) -> bool:
@@ -170,4 +197,14 @@ def weight_names(folder: Path) -> list[str]:
         raise ModelError(f"{folder / _WEIGHTS} cannot be read ({error}): save the adapter again.") from error
 
 
-__all__ = ["Loaded", "load_adapter", "read_settings", "speaks", "stored_bits", "stored_labels", "weight_names"]
+__all__ = [
+    "Loaded",
+    "load_adapter",
+    "read_settings",
+    "speaks",
+    "stored_bits",
+    "stored_labels",
+    "stored_prompt",
+    "stored_readout",
+    "weight_names",
+]

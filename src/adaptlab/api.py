@@ -360,13 +360,22 @@ def evaluate_adapter(
     Args:
         model: the base; ``None`` for the one that the adapter names.
         quantize: the base's bits; ``None`` for what ``model`` says, or what an adapter that was exported here says.
-        readout: how it answers; ``None`` for a head, or, where the adapter is a language model's, for label words, and
-            for free generation where the task has no classes.
+        readout: how it answers; ``None`` for what an adapter that was exported here says; of one from elsewhere for a
+            head, or, where it is a language model's, for label words, and for free generation where the task has no
+            classes. The prompt is what ``task`` asks for, else what was exported, else the task's own.
 
     Raises:
         AdaptlabError: the folder is no adapter's, or does not fit the base or the task.
     """
-    from adaptlab.adapter import load_adapter, read_settings, speaks, stored_bits, stored_labels
+    from adaptlab.adapter import (
+        load_adapter,
+        read_settings,
+        speaks,
+        stored_bits,
+        stored_labels,
+        stored_prompt,
+        stored_readout,
+    )
     from adaptlab.predictor import Predictor
     from adaptlab.resolve import check_answers, prompt_in_use
     from adaptlab.resolve import device as resolve_device
@@ -384,9 +393,12 @@ def evaluate_adapter(
     if quantize is not None:
         source = source.model_copy(update={"quantize": quantize})
     config = task if isinstance(task, TaskConfig) else TaskConfig(name=task)
+    prompt = stored_prompt(folder)
+    if prompt is not None and config.prompt is None and readout != "head":
+        config = config.model_copy(update={"prompts": (*config.prompts, prompt), "prompt": prompt.name})
     data = find_task(config.name).load(config, DataAccess(data_root=data_root))
     words: Readout = "verbalizer" if data.kind in ("classification", "multiple-choice") else "generate"
-    how = readout or (words if speaks(folder) else "head")
+    how = readout or stored_readout(folder) or (words if speaks(folder) else "head")
     check_answers(how, config, data)
     if how == "head" and config.prompt is not None:
         raise ConfigError("A head reads the bare texts: leave --prompt out, or give --readout verbalizer or generate.")
@@ -415,6 +427,7 @@ def export(
     texts: Sequence[str | tuple[str, str]] | None = None,
     model: str | None = None,
     device: str = "auto",
+    data_root: str | None = None,
 ) -> Export:
     """Write a finished run's model to a new folder, checked in a fresh process.
 
@@ -422,7 +435,8 @@ def export(
     """
     from adaptlab.exporting import export as write
 
-    return write(read_run(run_dir), Path(to), merge=merge, push=push, texts=texts, model=model, device=device)
+    how: dict[str, Any] = {"push": push, "texts": texts, "model": model, "device": device, "data_root": data_root}
+    return write(read_run(run_dir), Path(to), merge=merge, **how)
 
 
 def study_of(*, execution: dict[str, Any] | None = None, **settings: Any) -> StudyConfig:

@@ -51,6 +51,7 @@ def _on_dequantised_base(attached: Attached, base: Base) -> Attached:
         num_labels=quantised.config.num_labels,
         regression=quantised.config.problem_type == "regression",
         device=str(quantised.device),
+        readout="head" if base.layout.head else "verbalizer",
     )
     with torch.no_grad():
         for name in quantised_layers(quantised, base.layout):

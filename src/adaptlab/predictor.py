@@ -138,7 +138,7 @@ class Predictor:
         precision = Precision(config.training.dtype, resolve_device(device))
         base, attached = restore(run, device=device, model=model)
         precision.prepare(attached, {})
-        readout = readouts.build(config.readout, _setting(run[1], base, data_root))
+        readout = readouts.build(config.readout, setting_of(run[1], base, data_root))
         return cls(base, attached.model, readout, labels=data.labels, precision=precision)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
@@ -215,8 +215,12 @@ class Predictor:
         return logarithms
 
 
-def _setting(record: Record, base: Base, data_root: str | None) -> Setting:
-    """A finished run's rows before its model, from its record."""
+def setting_of(record: Record, base: Base, data_root: str | None) -> Setting:
+    """A finished run's rows before its model, from its record.
+
+    Args:
+        data_root: where the training rows are, for a run that shows every question demonstrations of its own.
+    """
     config, data = record.config.resolved, record.data
     assert data is not None
     shown: Demonstrations | None = None

@@ -50,7 +50,7 @@ CONTRACT = {
         *("--device", *_FILES),
     },
     "predict": {"RUN", "TEXTS", "--input", "--split", "--data-root", "--out", "--model", "--device"},
-    "export": {"RUN", "--to", "--merge", "--push", "--input", "--model", "--device"},
+    "export": {"RUN", "--to", "--merge", "--push", "--input", "--model", "--data-root", "--device"},
     "run-one": {"FOLDERS"},
     "report": {"STUDY", "--figures", "--where", "--out"},
     "watch": {"STUDY", "--once", "--interval"},

@@ -30,6 +30,7 @@ def export(
         typer.Option("--input", metavar="FILE", help="Rows to check it on, as for predict.", show_default=False),
     ] = None,
     model: BaseModel = None,
+    data_root: f.DataRoot = None,
     device: f.Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -45,7 +46,8 @@ def export(
     from adaptlab.cli.predict import read_input
 
     texts = None if input is None else read_input(input)
-    done = api.export(run, to, merge=merge, push=push, texts=texts, model=model, device=device or "auto")
+    how = {"model": model, "device": device or "auto", "data_root": data_root}
+    done = api.export(run, to, merge=merge, push=push, texts=texts, **how)
     output.document({**done.document, "path": str(done.path), "url": done.url})
     for line in _lines(done):
         output.show(line)

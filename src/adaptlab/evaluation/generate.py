@@ -38,14 +38,7 @@ def write(
     """
     written = [""] * len(contexts)
     writer: Any = model
-    own: Any = writer.get_base_model() if hasattr(writer, "get_base_model") else writer
-    config = {
-        "max_new_tokens": max_new_tokens,
-        "num_beams": beams,
-        "do_sample": False,
-        "eos_token_id": sorted(_ends(tokenizer, own)) or None,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    config = arguments(model, tokenizer, max_new_tokens=max_new_tokens, beams=beams)
     with torch.inference_mode(), precision.autocast():
         for rows in _batches([len(context) for context in contexts], max_new_tokens * beams):
             ids, mask = _padded([contexts[i] for i in rows], tokenizer.pad_token_id, left=not encoder)
@@ -57,6 +50,19 @@ def write(
             for i, text in zip(rows, texts, strict=True):
                 written[i] = cut(text, stop)
     return written
+
+
+def arguments(model: nn.Module, tokenizer: Any, *, max_new_tokens: int, beams: int) -> dict[str, Any]:
+    """What transformers' ``generate`` is told besides what to go on from."""
+    writer: Any = model
+    own: Any = writer.get_base_model() if hasattr(writer, "get_base_model") else writer
+    return {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": beams,
+        "do_sample": False,
+        "eos_token_id": sorted(_ends(tokenizer, own)) or None,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -17,31 +17,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from adaptlab import readouts
 from adaptlab.errors import ConfigError, HubError, ModelError
 from adaptlab.exporting import card, forms
+from adaptlab.exporting.checks import Check, HeadCheck, WordsCheck
 from adaptlab.exporting.forms import Form
 from adaptlab.merging import merged
 from adaptlab.models.identity import fetch
-from adaptlab.predictor import Predictor, Text, restore, unlabelled
+from adaptlab.predictor import Text, restore, setting_of, unlabelled
 from adaptlab.resolve import device as resolve_device
 from adaptlab.runs.record import Record
 from adaptlab.runs.store import RunFolder, StudyFolder
 from adaptlab.study.expand import task_label
-from adaptlab.training.precision import Precision
+from adaptlab.tasks import load_task
+from adaptlab.tasks._base import DataAccess
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from adaptlab.models.load import Base
     from adaptlab.tasks._base import Example
 
 __all__ = ["CHECK_ROWS", "Export", "export"]
 
-#: Rows that an export is checked on, at most; and in one batch.
+#: Rows that an export is checked on, at most.
 CHECK_ROWS = 64
-ROWS_AT_ONCE = 16
 
 _WHAT: dict[Form, str] = {
     "model": "a whole model for transformers",
@@ -75,6 +73,7 @@ def export(
     texts: Sequence[Text] | None = None,
     model: str | None = None,
     device: str = "auto",
+    data_root: str | None = None,
 ) -> Export:
     """Write ``run``'s model to the new or empty folder ``to``; either all of it is there afterwards or nothing.
 
@@ -83,6 +82,7 @@ def export(
         push: a hub id to upload to; a repository that is not there yet is made private.
         texts: rows to check the export on; by default the first that the run was reported on.
         model: where the base lies now, if it is not where it was.
+        data_root: where a multiple-choice task's rows are, whose options no study keeps.
 
     Raises:
         ConfigError: the folder is not empty, the method cannot be merged, or there are no rows to check on.
@@ -90,24 +90,22 @@ def export(
         HubError: the upload failed; the folder is there.
     """
     folder, record = run
-    if record.config.resolved.readout != "head":
-        raise ConfigError(
-            f"{record.name} answers in words, and export writes models with a head: take the run's adapter folder, "
-            "which is in PEFT's format (a whole model for full)."
-        )
     _refuse_occupied(to)
     _refuse_bad_id(push)
-    rows, source = _rows(folder, record) if texts is None else (unlabelled(texts[:CHECK_ROWS]), "the given texts")
+    rows, source = _rows(folder, record, data_root) if texts is None else _given(texts, record)
     assert record.data is not None
     config, labels, regression = record.config.resolved, tuple(record.data.labels), record.data.kind == "regression"
+    in_words = config.readout != "head"
     on = resolve_device(device)
     base, attached = restore(run, device=device, model=model)
-
-    def logits(module: Any) -> NDArray[np.float32]:
-        how: dict[str, Any] = {"labels": labels, "regression": regression, "max_length": int(config.task.max_length)}
-        return Predictor.with_head(base, module, **how, precision=Precision("float32", on)).logits(rows)
-
-    expected = logits(attached.model)
+    check: Check
+    if in_words:
+        readout = readouts.build(config.readout, setting_of(record, base, data_root))
+        check = WordsCheck(base, attached.model, readout, rows, on)
+    else:
+        length = int(config.task.max_length)
+        how: dict[str, Any] = {"labels": labels, "regression": regression, "max_length": length, "device": on}
+        check = HeadCheck(base, attached.model, rows, **how)
     notes: list[str] = []
     form: Form = "model" if merge else forms.form_of(folder.adapter)
     with _new_folder(to) as new:
@@ -115,16 +113,17 @@ def export(
         document: dict[str, Any] = {}
         if form == "model":
             whole = merged(attached, base)
-            document["merge_difference"] = _difference(logits(whole), expected)
-            dtype = forms.save_model(whole, base, labels, new)
+            document["merge_difference"] = check.difference(whole)
+            dtype = forms.save_model(whole, base, () if in_words else labels, new)
         else:
             forms.save_adapter(folder.adapter, new, _revision(record))
         base.tokenizer.save_pretrained(new)
         alone = attached.method.alone_in_peft(base.layout) if form == "peft" else None
         notes += [] if alone is None else [alone]
-        task = _task(form, new, base, record, rows, on) | {"rows_at_once": ROWS_AT_ONCE if alone is None else 1}
+        task = _task(form, new, base, record, on) | check.asked()
+        if alone is not None:
+            task["rows_at_once"] = 1
         answered = _answer_in_fresh_process(task)
-        check = _check(np.array(answered["logits"], dtype=np.float32), expected, regression=regression)
         document |= {
             "what": _WHAT[form],
             "form": form,
@@ -141,10 +140,18 @@ def export(
             "method": config.method.label,
             "task": task_label(config.task.name),
             "labels": list(labels),
-            "outputs": task["outputs"],
+            "outputs": None if in_words else task["outputs"],
             "regression": regression,
-            "max_length": task["max_length"],
-            "check": {"source": source, "rows": len(rows), "imports": answered["imports"], **check},
+            "max_length": int(config.task.max_length),
+            "readout": config.readout,
+            "class": task["class"],
+            "prompt": None if record.data.prompt is None else record.data.prompt.model_dump(mode="json"),
+            "check": {
+                "source": source,
+                "rows": len(rows),
+                "imports": answered["imports"],
+                **check.compare(answered),
+            },
         }
         notes += [*_dequantised(document), *_doubts(document)]
         _write_documents(new, record, document)
@@ -152,12 +159,29 @@ def export(
     return Export(to, document, tuple(notes), url)
 
 
-def _rows(folder: RunFolder, record: Record) -> tuple[list[Example], str]:
-    """The first rows of the run's first report set, as its study keeps them, and what to call them."""
+def _given(texts: Sequence[Text], record: Record) -> tuple[list[Example], str]:
+    assert record.data is not None
+    if record.data.kind == "multiple-choice":
+        raise ConfigError(
+            "Texts alone have no options to choose from: leave --input out, and the task's rows are taken."
+        )
+    return unlabelled(texts[:CHECK_ROWS]), "the given texts"
+
+
+def _rows(folder: RunFolder, record: Record, data_root: str | None) -> tuple[list[Example], str]:
+    """The first rows of the run's first report set, as its study keeps them, and what to call them.
+
+    Options are not kept: rows to choose in are read again from where they came.
+    """
     import pyarrow.parquet as pq
 
-    task = task_label(record.config.resolved.task.name)
+    assert record.data is not None
+    config = record.config.resolved.task
+    task = task_label(config.name)
     name, predictions = next(iter(folder.read_predictions().items()), ("", None))
+    if record.data.kind == "multiple-choice":
+        again = load_task(config, DataAccess(data_root=data_root)).report[name]
+        return list(again[:CHECK_ROWS]), f"{task} ({name})"
     items = StudyFolder(folder.path.resolve().parent.parent).items_path(task, name)
     if predictions is None or not items.is_file():
         raise ConfigError(
@@ -166,15 +190,18 @@ def _rows(folder: RunFolder, record: Record) -> tuple[list[Example], str]:
     kept = {row["id"]: row["text"].split("\t") for row in pq.read_table(items).to_pylist()}
     texts = [kept[id_] for id_ in predictions.ids[:CHECK_ROWS]]
     pairs = all(len(parts) == 2 for parts in texts)  # a tab inside a single text is a part of it
+    pairs = len(record.data.columns) == 2 if record.data.columns else pairs
     return unlabelled([(parts[0], parts[1]) if pairs else "\t".join(parts) for parts in texts]), f"{task} ({name})"
 
 
-def _task(form: Form, folder: Path, base: Base, record: Record, rows: Sequence[Example], device: str) -> dict[str, Any]:
-    """What the fresh process is told."""
+def _task(form: Form, folder: Path, base: Base, record: Record, device: str) -> dict[str, Any]:
+    """What the fresh process is told of the folder."""
     assert record.data is not None
     regression = record.data.kind == "regression"
     return {
         "form": form,
+        "readout": record.config.resolved.readout,
+        "class": _class_of(base, record.config.resolved.readout),
         "folder": str(folder.resolve()),
         "base": str(fetch(base.config).resolve()),
         "trust_remote_code": base.config.trust_remote_code,
@@ -184,10 +211,15 @@ def _task(form: Form, folder: Path, base: Base, record: Record, rows: Sequence[E
         "outputs": 1 if regression else len(record.data.labels),
         "regression": regression,
         "pad_token_id": base.tokenizer.pad_token_id,
-        "max_length": int(record.config.resolved.task.max_length),
-        "texts": [row.texts for row in rows],
         "device": device,
     }
+
+
+def _class_of(base: Base, readout: str) -> str:
+    """What transformers calls the models that answer so."""
+    if readout == "head":
+        return "AutoModelForSequenceClassification"
+    return "AutoModelForSeq2SeqLM" if base.layout.kind == "encoder-decoder" else "AutoModelForCausalLM"
 
 
 def _quantization(base: Base) -> dict[str, Any] | None:
@@ -218,15 +250,6 @@ def _answer_in_fresh_process(task: dict[str, Any]) -> dict[str, Any]:
     return answered
 
 
-def _check(answered: NDArray[np.float32], expected: NDArray[np.float32], *, regression: bool) -> dict[str, Any]:
-    same = None if regression else float((answered.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    return {"largest_logit_difference": _difference(answered, expected), "agreement": same}
-
-
-def _difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    return float(np.abs(one - other).max())
-
-
 def _dequantised(document: dict[str, Any]) -> list[str]:
     how = document["base"]["quantize"]
     if how == "none" or document["form"] != "model":
@@ -239,15 +262,16 @@ def _dequantised(document: dict[str, Any]) -> list[str]:
 
 def _doubts(document: dict[str, Any]) -> list[str]:
     check = document["check"]
+    tokens = [] if check.get("same_tokens", True) else ["The exported tokenizer cuts texts otherwise than the run's."]
     if check["agreement"] in (None, 1.0):
-        return []
+        return tokens
     differ = round((1 - check["agreement"]) * check["rows"])
     merging = document.get("merge_difference", 0.0)
     why = f"merging alone moves a logit by {merging:.2g}" if merging > check["largest_logit_difference"] / 2 else (
         f"its weights are {document['dtype']}, the run's were float32" if document["dtype"] != "float32" else
         "what was loaded is not what was trained"
     )  # fmt: skip
-    return [f"The export answers {differ} of {check['rows']} rows otherwise than the run: {why}."]
+    return [*tokens, f"The export answers {differ} of {check['rows']} rows otherwise than the run: {why}."]
 
 
 def _write_documents(folder: Path, record: Record, document: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from adaptlab.config import ModelConfig, RunConfig, TrainingConfig
 from adaptlab.models.identity import locate
-from adaptlab.runs.record import Record
+from adaptlab.runs.record import DataPart, Record
 
 #: Half a 95 % interval of a normal distribution, in standard errors.
 _Z = 1.96
@@ -34,6 +34,9 @@ def _document(run: RunConfig) -> dict[str, Any]:
     # A list where a value stands makes a grid: an option that is a list is a list of one list.
     options = {key: [value] if isinstance(value, list) else value for key, value in method.pop("options", {}).items()}
     training = plain.pop("training", {})
+    plain |= {key: value for key, value in plain.pop("answering", {}).items() if key != "stop"}
+    if run.answering.stop is not None:
+        plain["stop"] = list(run.answering.stop)
     if run.training.epochs is None:
         training.pop("epochs", None)
     elif run.training.steps is None:
@@ -51,7 +54,15 @@ def _document(run: RunConfig) -> dict[str, Any]:
     }
 
 
-_OF_STUDY = ("train_examples", "select_examples", "eval_examples", "data_seed", "max_length")
+_OF_STUDY = (
+    "train_examples",
+    "unlabelled_examples",
+    "balanced",
+    "select_examples",
+    "eval_examples",
+    "data_seed",
+    "max_length",
+)
 
 
 def shareable(name: str) -> str:
@@ -94,7 +105,14 @@ def _front(export: Mapping[str, Any]) -> list[str]:
         lines.append(f"base_model: {base['name']}")
     if base["licence"]:
         lines.append(f"license: {base['licence']}")
-    return [*lines, "pipeline_tag: text-classification", "tags:", "- adaptlab", "---"]
+    return [*lines, f"pipeline_tag: {_PIPELINES[export['class']]}", "tags:", "- adaptlab", "---"]
+
+
+_PIPELINES = {
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
+}
 
 
 def _body(record: Record, export: Mapping[str, Any], version: str) -> list[str]:
@@ -108,7 +126,7 @@ def _body(record: Record, export: Mapping[str, Any], version: str) -> list[str]:
         f"- **Base:** {base['name']}, {base['weights']}{_bits(base)}; licence: "
         f"{base['licence'] or 'not stated where it was found'}",
         f"- **Data:** {data.id}{f', revision {data.revision}' if data.revision else ''}; rows: {sizes}",
-        f"- **Answers:** {', '.join(data.labels) or 'a number'}",
+        f"- **Answers:** {_answers(data, export)}",
         f"- **Score:** {_score(record)}",
         f"- **Weights:** {export['what']}, {export['dtype']}",
         f"- **Checked:** loaded again in a fresh process with {' and '.join(check['imports'])} only, on "
@@ -120,6 +138,7 @@ def _body(record: Record, export: Mapping[str, Any], version: str) -> list[str]:
         *_usage(export),
         "```",
         "",
+        *_prompt(export),
         "## Scores on rows that nothing was chosen by",
         "",
     ]
@@ -137,6 +156,35 @@ def _body(record: Record, export: Mapping[str, Any], version: str) -> list[str]:
         "adaptlab train run.yaml",
         "```",
     ]
+
+
+def _answers(data: DataPart, export: Mapping[str, Any]) -> str:
+    if export["readout"] == "head":
+        return ", ".join(data.labels) or "a number"
+    how = "written freely" if export["readout"] == "generate" else "the likeliest of the words below"
+    what = {
+        "classification": ", ".join(data.labels),
+        "regression": "a number",
+        "multiple-choice": "one of a row's options",
+    }
+    return f"{what.get(data.kind or '', 'a text')}, {how}"
+
+
+def _prompt(export: Mapping[str, Any]) -> list[str]:
+    """The prompt that the model was asked with, where there is one."""
+    prompt = export["prompt"]
+    if prompt is None:
+        return []
+    lines = ["## Prompt", "", "```", prompt["template"], "```", ""]
+    if prompt["instruction"]:
+        lines[2:2] = ["```", prompt["instruction"], "```", "", "then"]
+    words = prompt["answers"]
+    if isinstance(words, list):
+        pairs = ", ".join(f"{label}: `{word}`" for label, word in zip(export["labels"], words, strict=True))
+        lines += [f"Words: {pairs}.", ""]
+    elif words:
+        lines += [f"Answer: `{words}`.", ""]
+    return lines
 
 
 def _bits(base: Mapping[str, Any]) -> str:
@@ -167,9 +215,10 @@ def _usage(export: Mapping[str, Any]) -> list[str]:
             "# This method is adaptlab's own: transformers and peft alone cannot load it.",
             f"# adaptlab evaluate --adapter FOLDER --model {base} --task {export['task']}",
         ]
-    lines = ["from transformers import AutoModelForSequenceClassification, AutoTokenizer", ""]
+    kind, count = export["class"], "" if outputs is None else f", num_labels={outputs}"
+    lines = [f"from transformers import {kind}, AutoTokenizer", ""]
     if export["form"] == "model":
-        lines.append('model = AutoModelForSequenceClassification.from_pretrained("FOLDER")')
+        lines.append(f'model = {kind}.from_pretrained("FOLDER")')
     else:
         lines[0:0] = ["from peft import PeftModel"]
         more = ""
@@ -178,6 +227,6 @@ def _usage(export: Mapping[str, Any]) -> list[str]:
             told = ", ".join(f"{key}={value!r}" for key, value in export["base"]["quantization"].items())
             lines.append(f"bits = BitsAndBytesConfig({told})")
             more = ", quantization_config=bits"
-        lines.append(f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs}{more})')
+        lines.append(f'base = {kind}.from_pretrained("{base}"{count}{more})')
         lines.append('model = PeftModel.from_pretrained(base, "FOLDER")')
     return [*lines, 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")']

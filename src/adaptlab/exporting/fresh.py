@@ -14,23 +14,20 @@ from typing import Any
 def load(task: dict[str, Any]) -> Any:
     """The model in ``task["folder"]``; ``task["form"]`` is model, peft or adaptlab."""
     import torch
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     trust = task["trust_remote_code"]
+    model_class = getattr(transformers, task["class"])
     if task["form"] == "model":
-        return AutoModelForSequenceClassification.from_pretrained(task["folder"], trust_remote_code=trust)
+        return model_class.from_pretrained(task["folder"], trust_remote_code=trust)
     if task["form"] == "peft":
         from peft import PeftModel
 
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {} if task["readout"] != "head" else {"num_labels": task["outputs"]}
         if task["quantization"]:
-            from transformers import BitsAndBytesConfig
-
-            more = {"quantization_config": BitsAndBytesConfig(**task["quantization"])}
+            more["quantization_config"] = transformers.BitsAndBytesConfig(**task["quantization"])
             more["device_map"] = {"": task["device"]}
-        base = AutoModelForSequenceClassification.from_pretrained(
-            task["base"], num_labels=task["outputs"], dtype=torch.float32, trust_remote_code=trust, **more
-        )
+        base = model_class.from_pretrained(task["base"], dtype=torch.float32, trust_remote_code=trust, **more)
         base.config.pad_token_id = task["pad_token_id"]
         return PeftModel.from_pretrained(base, task["folder"])
     from pathlib import Path
@@ -42,18 +39,20 @@ def load(task: dict[str, Any]) -> Any:
         id=task["base"], quantize=task["quantize"], trust_remote_code=trust, allow_pickle=task["allow_pickle"]
     )
     loaded = load_adapter(
-        Path(task["folder"]), source, outputs=task["outputs"], regression=task["regression"], device="cpu"
+        Path(task["folder"]),
+        source,
+        outputs=task["outputs"],
+        regression=task["regression"],
+        device="cpu",
+        readout=task["readout"],
     )
     return loaded.model
 
 
-def main() -> None:
+def with_head(model: Any, tokenizer: Any, task: dict[str, Any]) -> list[list[float]]:
+    """The logits of ``task["texts"]``."""
     import torch
-    from transformers import AutoTokenizer
 
-    task = json.load(sys.stdin)
-    model = load(task).to(task["device"]).eval()
-    tokenizer = AutoTokenizer.from_pretrained(task["folder"])
     logits: list[list[float]] = []
     size = task["rows_at_once"]
     for start in range(0, len(task["texts"]), size):
@@ -61,8 +60,65 @@ def main() -> None:
         batch = tokenizer(*columns, padding=True, truncation=True, max_length=task["max_length"], return_tensors="pt")
         with torch.inference_mode():
             logits += model(**batch.to(task["device"])).logits.float().tolist()
-    imports = [name for name in ("transformers", "peft", "adaptlab") if name in sys.modules]
-    print(json.dumps({"logits": logits, "imports": imports}))
+    return logits
+
+
+def in_words(model: Any, task: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """For every answer of ``task["questions"]`` the logits of its tokens and its log-likelihood.
+
+    One sequence is read at a time, with no cache and no padding.
+    """
+    import torch
+
+    found = []
+    for question in task["questions"]:
+        answers = []
+        for option in question["options"]:
+            read = question["context"] if task["start"] is not None else [*question["context"], *option[:-1]]
+            ids = torch.tensor([read], device=task["device"])
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            if task["start"] is not None:
+                inputs["decoder_input_ids"] = torch.tensor([[task["start"], *option[:-1]]], device=task["device"])
+            with torch.inference_mode():
+                logits = model(**inputs, use_cache=False).logits[0, -len(option) :].float()
+            tokens = torch.tensor(option, device=task["device"])[:, None]
+            likelihood = logits.log_softmax(-1).gather(1, tokens).double().sum()
+            answers.append({"logits": logits.gather(1, tokens)[:, 0].tolist(), "log_likelihood": float(likelihood)})
+        found.append(answers)
+    return found
+
+
+def write(model: Any, tokenizer: Any, task: dict[str, Any]) -> list[str]:
+    """What the model writes after each of ``task["questions"]``, up to where a stop string begins."""
+    import torch
+
+    texts, how = [], task["writing"]
+    for question in task["questions"]:
+        ids = torch.tensor([question["context"]], device=task["device"])
+        begun = 1 if task["start"] is not None else ids.shape[1]
+        with torch.inference_mode():
+            output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **how["generate"])
+        text = tokenizer.decode(output[0, begun:], skip_special_tokens=True)
+        ends = [text.index(stop) for stop in how["stop"] if stop in text]
+        texts.append(text[: min(ends, default=len(text))].strip())
+    return texts
+
+
+def main() -> None:
+    from transformers import AutoTokenizer
+
+    task = json.load(sys.stdin)
+    model = load(task).to(task["device"]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(task["folder"])
+    answered: dict[str, Any] = {}
+    if task["readout"] == "head":
+        answered["logits"] = with_head(model, tokenizer, task)
+    else:
+        answered["answers"] = in_words(model, task)
+        answered["prompts"] = tokenizer(task["prompts"])["input_ids"]
+        answered["written"] = write(model, tokenizer, task) if task["writing"] else []
+    answered["imports"] = [name for name in ("transformers", "peft", "adaptlab") if name in sys.modules]
+    print(json.dumps(answered))
 
 
 if __name__ == "__main__":

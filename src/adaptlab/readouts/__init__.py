@@ -10,7 +10,7 @@ from adaptlab.readouts.teaching import Teacher
 from adaptlab.readouts.verbalizer import Verbalizer
 from adaptlab.training.encode import Rows
 
-__all__ = ["Answered", "Head", "Readout", "Rows", "Setting", "Teacher", "Verbalizer", "build"]
+__all__ = ["Answered", "Generate", "Head", "Readout", "Rows", "Setting", "Teacher", "Verbalizer", "build"]
 
 _READOUTS: dict[Name, type[Readout]] = {"head": Head, "verbalizer": Verbalizer, "generate": Generate}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from adaptlab.evaluation.generate import write
+from adaptlab.evaluation.generate import arguments, write
 from adaptlab.evaluation.prompts import Prompter
 from adaptlab.metrics._base import Answers, as_objects
 from adaptlab.readouts._base import Answered, Readout, Setting
@@ -89,17 +90,8 @@ class Generate(Readout):
         return max(1, LOGIT_BYTES // (places * 4 * len(self.setting.tokenizer)))
 
     def answer(self, model: nn.Module, rows: Asked, precision: Precision) -> Answered:
-        setting, how = self.setting, self.setting.how
-        texts = write(
-            model,
-            setting.tokenizer,
-            [row.context for row in rows.questions.rows],
-            precision,
-            encoder=self._pieces.start is not None,
-            max_new_tokens=how.max_new_tokens,
-            beams=how.beams,
-            stop=self._prompt.stop if how.stop is None else how.stop,
-        )
+        setting = self.setting
+        texts = self.write(model, rows, precision)
         unusable = sum(map(self._is_unusable, texts, rows.words))
         notes = {"unusable": float(unusable)}
         said = _said(texts, unusable)
@@ -113,6 +105,30 @@ class Generate(Readout):
         chosen = np.array([which(text, words) for text, words in zip(texts, rows.words, strict=True)])
         classes = max(map(len, rows.words))
         return Answered(Answers(rows.gold, chosen, None, classes, written=True), notes, said)
+
+    def write(self, model: nn.Module, rows: Asked, precision: Precision) -> list[str]:
+        """What ``model``, in eval mode, writes after each of ``rows``."""
+        setting = self.setting
+        return write(
+            model,
+            setting.tokenizer,
+            [row.context for row in rows.questions.rows],
+            precision,
+            encoder=self._pieces.start is not None,
+            max_new_tokens=setting.how.max_new_tokens,
+            beams=setting.how.beams,
+            stop=self._stop,
+        )
+
+    def writing(self, model: nn.Module) -> dict[str, Any]:
+        """How ``model`` writes: ``generate`` has that method's arguments, ``stop`` what ends a text."""
+        how = self.setting.how
+        told = arguments(model, self.setting.tokenizer, max_new_tokens=how.max_new_tokens, beams=how.beams)
+        return {"generate": told, "stop": list(self._stop)}
+
+    @property
+    def _stop(self) -> tuple[str, ...]:
+        return self._prompt.stop if self.setting.how.stop is None else self.setting.how.stop
 
     def _is_unusable(self, text: str, words: tuple[str, ...]) -> bool:
         if self.setting.kind == "generation":

@@ -67,13 +67,18 @@ class Verbalizer(Readout):
 
     def answer(self, model: nn.Module, rows: Questions, precision: Precision) -> Answered:
         reader = self.reader(model, precision)
-        likelihoods = log_likelihoods(reader, rows.rows)
+        return self.judge(rows, log_likelihoods(reader, rows.rows), log_likelihoods(reader, rows.blanks))
+
+    def judge(
+        self, rows: Questions, likelihoods: Sequence[NDArray[np.float64]], blanks: Sequence[NDArray[np.float64]]
+    ) -> Answered:
+        """The answers that follow from the log-likelihoods of ``rows`` and, where there are any, of their blanks."""
         notes = {"label_mass": float(np.mean([min(1.0, np.exp(row).sum()) for row in likelihoods]))}
         if self.setting.shots is not None:
             notes["lost_shots"] = float(rows.lost_shots)
         scores = [row / question.divisors for row, question in zip(likelihoods, rows.rows, strict=True)]
         if self.setting.how.calibration == "content-free":
-            scores = self._calibrated(reader, rows, scores)
+            scores = self._calibrated(rows, blanks, scores)
         most = max(map(len, scores))
         table = np.full((len(scores), most), -np.inf)
         for i, row in enumerate(scores):
@@ -123,11 +128,10 @@ class Verbalizer(Readout):
         return replace(found, blanks=asked.rows, blank_of=blank_of)
 
     def _calibrated(
-        self, reader: Reader, rows: Questions, scores: Sequence[NDArray[np.float64]]
+        self, rows: Questions, likelihoods: Sequence[NDArray[np.float64]], scores: Sequence[NDArray[np.float64]]
     ) -> list[NDArray[np.float64]]:
         """Scores less the logarithm of what the same options get, on average, behind rows that say nothing."""
         assert rows.blank_of is not None
-        likelihoods = log_likelihoods(reader, rows.blanks)
         each = [row / blank.divisors for row, blank in zip(likelihoods, rows.blanks, strict=True)]
         shares = [np.exp(row - np.logaddexp.reduce(row)) for row in each]
         means = [np.mean([shares[i] for i in of], axis=0) for of in rows.blank_of]

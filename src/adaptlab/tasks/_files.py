@@ -11,7 +11,7 @@ from typing import Any
 from adaptlab.config import Prompt, TaskConfig
 from adaptlab.errors import ConfigError, DataError
 from adaptlab.tasks._base import DataAccess, Example, Kind, Task, TaskData
-from adaptlab.tasks._labels import Meaning, interpret
+from adaptlab.tasks._labels import Meaning, interpret, unlabelled
 from adaptlab.tasks._prompts import plain_prompts
 from adaptlab.tasks._sources import Address, find_rows
 from adaptlab.tasks._splits import Published, assemble, fingerprint, report_subset
@@ -181,7 +181,7 @@ class OwnRows(Task):
         tables, names = source.tables, source.names
         columns = _find_columns(tables["train"], names["train"], config)
         bare = tables.pop("unlabelled", None)
-        unlabelled = [] if bare is None else _texts(bare, columns, names["unlabelled"])
+        questions = [] if bare is None else _texts(bare, columns, names["unlabelled"])
         if bare is not None and config.unlabelled_examples == 0:
             source.warnings.append(
                 f"{names['unlabelled']} is not used: --unlabelled-examples says how many rows of it."
@@ -208,7 +208,7 @@ class OwnRows(Task):
             ]
             for split, table in tables.items()
         }
-        without = [Example(f"unlabelled/{place}", text, 0) for place, text in enumerate(unlabelled)]
+        without = [Example(f"unlabelled/{place}", text, 0) for place, text in enumerate(questions)]
         return _Rows(by_split, meaning, columns, source, without)
 
 
