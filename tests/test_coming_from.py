@@ -24,6 +24,7 @@ TINY = {"bert-base-cased": "bert", "t5-small": "t5", "opt-125m": "opt"}
 #: Where each task's rows lie, and its splits.
 SETS = {
     "mrpc": ("nyu-mll/glue/mrpc", ("train", "validation", "test")),
+    "qqp": ("nyu-mll/glue/qqp", ("train", "validation")),
     "sst2": ("nyu-mll/glue/sst2", ("train", "validation")),
     "cola": ("nyu-mll/glue/cola", ("train", "validation")),
     "rte": ("nyu-mll/glue/rte", ("train", "validation")),
@@ -50,10 +51,22 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_own_rows(folder: Path) -> None:
+    """The file of one's own that the page names."""
+    lines = [f"a long text about the number {i},about {i}" for i in range(40)]
+    (folder / "articles.csv").write_text("article,summary\n" + "\n".join(lines) + "\n")
+
+
 def shortened(words: list[str], model: Callable[[str], Path], root: Path, run: Path | None) -> list[str]:
     """The command with a tiny model, as few steps and seeds as there can be, and the made-up rows."""
     short = list(words)
-    for flag, value in (("--epochs", None), ("--steps", None), ("--seeds", "1"), ("--max-length", "32")):
+    for flag, value in (
+        ("--epochs", None),
+        ("--steps", None),
+        ("--seeds", "1"),
+        ("--max-length", "32"),
+        ("--max-new-tokens", "4"),
+    ):
         if flag in short:
             place = short.index(flag)
             short[place : place + 2] = [flag, value] if value else []
@@ -66,8 +79,10 @@ def shortened(words: list[str], model: Callable[[str], Path], root: Path, run: P
         assert run is not None
         return [str(run) if word == "RUN" else word for word in short] + ["--data-root", str(root)]
     few = ["--steps", "1", "--batch-size", "4", "--eval-examples", "4", "--keep-weights", "all", "--device", "cpu"]
-    if "--train-examples" not in short:
+    if not {"--train-examples", "--shots"} & set(short):
         few += ["--train-examples", "8"]
+    if "--unlabelled-examples" in short:
+        short[short.index("--unlabelled-examples") + 1] = "8"
     if "--select-examples" not in short:
         few += ["--select-examples", "4"]
     return [*short, *few, "--dtype", "float32", "--threads", "1", "--data-root", str(root)]
@@ -97,6 +112,7 @@ def test_every_command_on_the_page_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    write_own_rows(tmp_path)
     run = None
     if words[0] == "predict":
         first = next(command[1:] for command in COMMANDS if command[1] == "train")

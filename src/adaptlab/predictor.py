@@ -36,7 +36,8 @@ Text = str | tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer. ``scores`` are probabilities by label; empty for regression, where ``label`` is the number."""
+    """An answer. ``scores`` are probabilities by label; empty for regression, where ``label`` is the number, and for
+    what was written freely, where it is empty if no class was written."""
 
     label: str | float
     scores: dict[str, float]
@@ -159,11 +160,17 @@ class Predictor:
             )
         answers = self.answers(rows)
         if answers.probabilities is None:
-            return [Prediction(value if isinstance(value, str) else float(value), {}) for value in answers.predicted]
+            return [Prediction(self._said(value), {}) for value in answers.predicted]
         return [
             Prediction(self.labels[int(best)], dict(zip(self.labels, map(float, row), strict=True)))
             for best, row in zip(answers.predicted, answers.probabilities, strict=True)
         ]
+
+    def _said(self, value: Any) -> str | float:
+        """A written answer: a text, a number, or a class by its name, which is empty where no class was written."""
+        if isinstance(value, str) or self._readout.setting.kind != "classification":
+            return value if isinstance(value, str) else float(value)
+        return self.labels[int(value)] if value >= 0 else ""
 
     def score(self, data: TaskData, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
         """Metrics on every report set of ``data``, whose labels may stand in another order than the run's.

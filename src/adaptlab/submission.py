@@ -43,6 +43,10 @@ def answer_split(predictor: Predictor, task: Task, split: str, access: DataAcces
             notes.append(f"{submission.file} is not written: {error}")
             continue
         found = _answers(predictor, rows)
+        unusable = sum(answer.label == "" for answer in found)
+        if unusable:
+            first = task.labels_in_order()[0]
+            notes.append(f"{submission.file}: {unusable} of {len(found)} answers are no class and stand as '{first}'.")
         answers[submission.rows if submission.config is None else submission.config] = found
         files.append(folder / submission.file)
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,16 +55,18 @@ def answer_split(predictor: Predictor, task: Task, split: str, access: DataAcces
 
 
 def server_file(submission: Submission, labels: Sequence[str], answers: Sequence[Prediction]) -> str:
-    """``index`` and ``prediction`` of every row, tabs between: a word, a class's number, or a number within limits."""
+    """``index`` and ``prediction`` of every row, tabs between: a word, a class's number, or a number within limits.
+
+    Servers take no row without an answer: one that is no class stands as the first.
+    """
     lines = ["index\tprediction"]
     for index, answer in enumerate(answers):
         if isinstance(answer.label, float):
             low, high = submission.limits
             word = f"{min(high, max(low, answer.label)):.3f}"
-        elif submission.words:
-            word = answer.label
         else:
-            word = str(labels.index(answer.label))
+            label = answer.label or labels[0]
+            word = label if submission.words else str(labels.index(label))
         lines.append(f"{index}\t{word}")
     return "\n".join(lines) + "\n"
 

@@ -37,6 +37,12 @@ def test_each_task_has_its_file_and_words(name: str) -> None:
     assert server_file(first, task.labels_in_order(), [Prediction(label, {})]) == f"index\tprediction\n0\t{word}\n"
 
 
+def test_an_answer_that_is_no_class_stands_as_the_first() -> None:
+    task = find_task("sst2")
+    written = server_file(task.submissions[0], task.labels_in_order(), [Prediction("", {}), Prediction("positive", {})])
+    assert written == "index\tprediction\n0\t0\n1\t1\n"
+
+
 def test_numbers_keep_within_the_scale() -> None:
     task = find_task("stsb")
     written = server_file(task.submissions[0], (), [Prediction(x, {}) for x in (-0.2, 3.14159, 5.5)])

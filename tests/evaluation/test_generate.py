@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def test_a_text_is_answered_alike_alone_and_among_others(
     monkeypatch.setattr(generate, "_BATCH_ROWS", 1)
     assert written(base, TEXTS, beams=beams) == together
     assert any(together) or (family, beams) == ("t5", 1)  # this one writes padding only
+
+
+def test_texts_of_like_length_are_written_together_and_long_ones_by_fewer() -> None:
+    lengths = [5, 4000, 6, 3900, 7, 4, *[50] * 100]
+    batches = generate._batches(lengths, 64)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert [len(batch) for batch in batches[:2]] == [2, 64]
+    for batch in batches:
+        assert len(batch) * (max(lengths[row] for row in batch) + 64) <= generate._BATCH_TOKENS or len(batch) == 1
+    ends = [(max(lengths[row] for row in batch), min(lengths[row] for row in batch)) for batch in batches]
+    assert all(low >= high for (_, low), (high, _) in pairwise(ends))
 
 
 def test_greedy_is_the_likeliest_token_each_time(language_model: Callable[[str], Base]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def export(
     from adaptlab.cli.predict import read_input
 
     texts = None if input is None else read_input(input)
-    how = {"model": model, "device": device or "auto", "data_root": data_root}
+    how: dict[str, Any] = {"model": model, "device": device or "auto", "data_root": data_root}
     done = api.export(run, to, merge=merge, push=push, texts=texts, **how)
     output.document({**done.document, "path": str(done.path), "url": done.url})
     for line in _lines(done):

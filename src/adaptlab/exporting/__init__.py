@@ -30,11 +30,10 @@ from adaptlab.runs.record import Record
 from adaptlab.runs.store import RunFolder, StudyFolder
 from adaptlab.study.expand import task_label
 from adaptlab.tasks import load_task
-from adaptlab.tasks._base import DataAccess
+from adaptlab.tasks._base import DataAccess, Example
 
 if TYPE_CHECKING:
     from adaptlab.models.load import Base
-    from adaptlab.tasks._base import Example
 
 __all__ = ["CHECK_ROWS", "Export", "export"]
 
@@ -171,7 +170,7 @@ def _given(texts: Sequence[Text], record: Record) -> tuple[list[Example], str]:
 def _rows(folder: RunFolder, record: Record, data_root: str | None) -> tuple[list[Example], str]:
     """The first rows of the run's first report set, as its study keeps them, and what to call them.
 
-    Options are not kept: rows to choose in are read again from where they came.
+    Options are not kept, and a tab in a text looks like one between two: such rows are read again from their source.
     """
     import pyarrow.parquet as pq
 
@@ -179,9 +178,6 @@ def _rows(folder: RunFolder, record: Record, data_root: str | None) -> tuple[lis
     config = record.config.resolved.task
     task = task_label(config.name)
     name, predictions = next(iter(folder.read_predictions().items()), ("", None))
-    if record.data.kind == "multiple-choice":
-        again = load_task(config, DataAccess(data_root=data_root)).report[name]
-        return list(again[:CHECK_ROWS]), f"{task} ({name})"
     items = StudyFolder(folder.path.resolve().parent.parent).items_path(task, name)
     if predictions is None or not items.is_file():
         raise ConfigError(
@@ -189,9 +185,14 @@ def _rows(folder: RunFolder, record: Record, data_root: str | None) -> tuple[lis
         )
     kept = {row["id"]: row["text"].split("\t") for row in pq.read_table(items).to_pylist()}
     texts = [kept[id_] for id_ in predictions.ids[:CHECK_ROWS]]
-    pairs = all(len(parts) == 2 for parts in texts)  # a tab inside a single text is a part of it
-    pairs = len(record.data.columns) == 2 if record.data.columns else pairs
-    return unlabelled([(parts[0], parts[1]) if pairs else "\t".join(parts) for parts in texts]), f"{task} ({name})"
+    columns = len(record.data.columns) or max(map(len, texts))
+    chooses = record.data.kind == "multiple-choice"
+    if columns == 1 and not chooses:
+        return unlabelled(["\t".join(parts) for parts in texts]), f"{task} ({name})"
+    if not chooses and all(len(parts) == columns for parts in texts):
+        return [Example(str(i), tuple(parts), 0) for i, parts in enumerate(texts)], f"{task} ({name})"
+    again = load_task(config, DataAccess(data_root=data_root)).report[name]
+    return list(again[:CHECK_ROWS]), f"{task} ({name})"
 
 
 def _task(form: Form, folder: Path, base: Base, record: Record, device: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class WordsCheck:
         self._texts = [render(prompt, columns, row).query for row in rows]
         self._writing: dict[str, Any] | None = None
         model.eval()
-        encoded = readout.encode(rows, training=False)
+        encoded: Any = readout.encode(rows, training=False)
         if isinstance(readout, Generate):
             self._said: list[Any] = readout.write(model, encoded, precision)
             self._writing = readout.writing(model)
