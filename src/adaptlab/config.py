@@ -234,6 +234,12 @@ class RunConfig(Frozen):
     answering: AnsweringConfig = AnsweringConfig()
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @model_validator(mode="after")
+    def _answers_to_learn(self) -> RunConfig:
+        if self.objective == "supervised" and self.task.unlabelled_examples:
+            raise ValueError("supervised training learns from answers, and unlabelled_examples have none")
+        return self
+
 
 def _listed(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

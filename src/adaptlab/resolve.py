@@ -248,11 +248,6 @@ def _check_readout(run: RunConfig, data: TaskData) -> None:
             "or generate, or leave --shots out."
         )
     check_shots(run.shots, run.answering, data)
-    if run.objective == "supervised" and data.unlabelled:
-        raise ConfigError(
-            "--unlabelled-examples are rows without answers, and supervised training learns from answers: use "
-            "--objective context-distillation, or leave them out."
-        )
     if run.objective == "context-distillation":
         if run.readout != "verbalizer" or not methods.get(run.method.name).trains:
             raise ConfigError(

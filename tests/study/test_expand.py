@@ -315,3 +315,13 @@ def test_an_entry_says_for_itself_how_it_is_trained_and_asked() -> None:
 )
 def test_what_an_entry_leaves_to_the_study_is_told_in_its_words(methods: list[Any], expected: list[str]) -> None:
     assert labels(*methods) == expected
+
+
+def test_rows_without_answers_are_for_the_runs_that_distil() -> None:
+    methods = [{"name": "lora"}, {"name": "lora", "label": "distilled", "objective": "context-distillation"}]
+    keys = {"task": "rte", "readout": "verbalizer", "unlabelled_examples": [16, 64], "seeds": [0]}
+    runs = expand(StudyConfig.model_validate({**keys, "methods": methods}))
+    found = [(run.method.label, run.task.unlabelled_examples) for run in runs]
+    assert sorted(found) == [("distilled", 16), ("distilled", 64), ("lora", 0)]
+    with pytest.raises(ConfigError, match="supervised training learns from answers"):
+        expand(StudyConfig.model_validate({**keys, "methods": ["lora"]}))

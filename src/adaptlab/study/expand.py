@@ -98,6 +98,11 @@ def expand(study: StudyConfig) -> list[RunConfig]:
         for variant in variants
         for seed in study.seeds
     ]
+    if any(study.unlabelled_examples) and not any(run.task.unlabelled_examples for run in runs):
+        raise ConfigError(
+            "--unlabelled-examples are rows without answers, and supervised training learns from answers: use "
+            "--objective context-distillation, or leave them out."
+        )
     return list({run.model_dump_json(): run for run in runs}.values())
 
 
@@ -128,13 +133,16 @@ def _run(
 ) -> RunConfig:
     rate = {"learning_rate": variant.learning_rate}
     how: AnsweringConfig = answering["answering"]
+    said = answering | variant.part(_OF_RUN) | {"answering": how.model_copy(update=variant.part(_OF_ANSWERING))}
+    if said["objective"] == "supervised":  # it learns from answers: rows without are for the study's other runs
+        task = task.model_copy(update={"unlabelled_examples": 0})
     return RunConfig(
         model=model if variant.quantize is None else model.model_copy(update={"quantize": variant.quantize}),
         task=task,
         method=variant.config(),
         training=training.model_copy(update=rate | variant.part(_OF_TRAINING) | _equal(study, task)),
         seed=seed,
-        **answering | variant.part(_OF_RUN) | {"answering": how.model_copy(update=variant.part(_OF_ANSWERING))},
+        **said,
     )
 
 
