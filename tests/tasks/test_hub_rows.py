@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from adaptlab.config import TaskConfig
 from adaptlab.errors import ConfigError, DataError
 from adaptlab.tasks import DataAccess, TaskData, find_task, load_task
+from tests.hub_server import HubServer
 from tests.tasks.tables import ENTAILMENT, pairs, write_parquet, write_rte
 
 
@@ -50,3 +55,27 @@ def test_a_revision_is_asked_for(tmp_path: Path) -> None:
 def test_what_names_no_data_set_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="names no data set: give hub:org/name, or hub:org/name/config"):
         find_task(name)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_on_what_a_hub_has_by_its_columns(
+    tiny_model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = pairs(40, "x")
+    columns = {"a": rows["sentence1"], "b": rows["sentence2"], "y": rows["label"]}
+    write_parquet(tmp_path / "hub/datasets/me/data/data/train-00000-of-00001.parquet", columns)
+    words = ["train", "--task", "hub:me/data", "--text-columns", "a,b", "--label-column", "y", "--method", "head"]
+    words += ["--model", str(tiny_model_folder("bert")), "--steps", "1", "--dtype", "float32", "--device", "cpu"]
+    with HubServer(tmp_path / "hub") as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "adaptlab", *words, "--json", "--out", str(tmp_path / "study")],
+            env=server.environment(tmp_path / "cache"),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        assert record["data"]["revision"] == server.commit("datasets", "me/data")
+    assert (record["data"]["id"], record["data"]["columns"], record["status"]) == ("me/data", ["a", "b"], "finished")
