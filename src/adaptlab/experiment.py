@@ -271,6 +271,8 @@ def _set_up(trial: _Trial, base: Base, workshop: Workshop) -> tuple[Stage, bool]
     if workshop.execution.gradient_checkpointing:
         record.training["gradient_checkpointing"] = True
     record.training["attention_dropout"] = base.attention_dropout
+    if stage.teacher is not None:
+        record.training["teacher_lost_shots"] = stage.teacher.lessons.lost_shots
     try:
         with here().one_after_the_other():
             resumed = checkpoint.load(stage.member, trial.folder.checkpoint)

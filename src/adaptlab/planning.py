@@ -209,7 +209,7 @@ def run_bytes(run: RunConfig, data: TaskData | None) -> int:
     """
     length = int(run.task.max_length)
     if data is not None:
-        characters = max(sum(map(len, example.texts)) for example in data.train)
+        characters = max(sum(map(len, example.texts)) for example in data.trained_on)
         length = min(length, characters // _CHARACTERS_PER_TOKEN + _SPECIAL_TOKENS)
     return activation_bytes(
         read_config(run.model),

@@ -159,13 +159,15 @@ def splits(data: TaskData) -> dict[str, Any]:
 
 @dataclass
 class Stage:
-    """A run set up to train and to answer. ``clock`` is what the dropouts of the run's own model look at."""
+    """A run set up to train and to answer. ``clock`` is what the dropouts of the run's own model look at; ``teacher``
+    is whom it is distilled from, if anyone."""
 
     member: Member
     backward: Solo
     precision: Precision
     clock: DropoutClock
     readout: Readout
+    teacher: Teacher | None = None
 
     def answer(self, rows: Rows, examples: Sequence[Example]) -> Answered:
         """The answers of the run's own model, which is in eval mode."""
@@ -187,8 +189,10 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
         _recompute(attached, base, clock)
     plan = BatchPlan(data.lengths, training.batch_size)
     collate: Collate = partial(readout.collate, device=workshop.device)
+    teacher = None
     if isinstance(readout, readouts.Verbalizer) and readout.setting.distils:
-        collate = _taught(collate, data, run, readout, base, attached, precision)
+        teacher = _teacher(data, run, readout, base, attached, precision)
+        collate = _taught(collate, teacher)
     first = plan.batch(0, config.seed)
     with precision.autocast():
         modes = Modes(attached.model, collate(data, first.rows[:1], first.length).inputs)
@@ -214,7 +218,7 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
         functional=calls_functional_dropout(attached.model),
     )
 
-    return Stage(member, backward, precision, clock, readout)
+    return Stage(member, backward, precision, clock, readout, teacher)
 
 
 def _recompute(attached: Attached, base: Base, clock: DropoutClock) -> None:
@@ -227,21 +231,19 @@ def _recompute(attached: Attached, base: Base, clock: DropoutClock) -> None:
     recompute_blocks(bare(attached.model), base.layout.blocks, clock)
 
 
-def _taught(
-    collate: Collate,
-    rows: Any,
-    run: ResolvedRun,
-    readout: Verbalizer,
-    base: Base,
-    attached: Attached,
-    precision: Precision,
-) -> Collate:
-    """``collate`` with what the teacher says to each row."""
+def _teacher(
+    rows: Any, run: ResolvedRun, readout: Verbalizer, base: Base, attached: Attached, precision: Precision
+) -> Teacher:
+    """The model that the run is distilled from, and what it reads."""
     how, data = run.resolved.answering, run.data
     fixed = how.teacher == "frozen"
     shots = choose(data.train, how.teacher_shots, seed=run.resolved.seed, how=how)
     model = base.model if fixed else attached.model
-    teacher = Teacher(readout, model, rows, data.trained_on, shots, precision, fixed=fixed)
+    return Teacher(readout, model, rows, data.trained_on, shots, precision, fixed=fixed)
+
+
+def _taught(collate: Collate, teacher: Teacher) -> Collate:
+    """``collate`` with what ``teacher`` says to each row."""
 
     def teach(data: Any, rows: NDArray[np.int64], length: int) -> Batch:
         batch = collate(data, rows, length)
