@@ -49,7 +49,12 @@ def trained(model: Path, out: Path, task: Any = None, **settings: Any) -> Path:
     ],
 )
 def test_a_language_model_is_loaded_by_others_alone(
-    family: str, merge: bool, settings: dict[str, Any], tiny_model_folder: Callable[[str], Path], tmp_path: Path
+    family: str,
+    merge: bool,
+    settings: dict[str, Any],
+    tiny_model_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_model_folder(family)
     run = trained(model, tmp_path, **settings)
@@ -69,6 +74,8 @@ def test_a_language_model_is_loaded_by_others_alone(
     assert document["class"] in card
     assert "{text} All in all" in card
     assert "good: `it is good`" in card
+    (tmp_path / family).symlink_to(model)
+    monkeypatch.chdir(tmp_path)  # beside the base and the table
     again, given = expand(read_study(done.path / "run.yaml"))[0], json.loads((run / "record.json").read_text())
     for key in ("readout", "shots", "answering", "training", "method"):
         assert again.model_dump(mode="json")[key] == given["config"]["given"][key]
