@@ -91,7 +91,7 @@ def test_options_to_choose_from_are_read_again(tiny_model_folder: Callable[[str]
         rows = {name: list(values) * 8 for name, values in table.columns.items()}
         write_parquet(tmp_path / "data" / "tau" / "commonsense_qa" / f"{split}.parquet", rows, dict(table.class_names))
     where = str(tmp_path / "data")
-    run = trained(tiny_model_folder("llama"), tmp_path, "commonsense_qa", data_root=where, methods="bitfit")
+    run = trained(tiny_model_folder("llama"), tmp_path, "commonsense_qa", data_root=where)
     with pytest.raises(ConfigError, match="Texts alone have no options to choose from"):
         api.export(run, tmp_path / "out", texts=["a question"], device="cpu")
     check = api.export(run, tmp_path / "out", data_root=where, device="cpu").document["check"]
