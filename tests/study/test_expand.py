@@ -43,6 +43,7 @@ def test_every_value_of_a_study_reaches_its_run() -> None:
             "name": "my.csv",
             "text_columns": ["a", "b"],
             "label_column": "y",
+            "explanation_column": "why",
             "delimiter": ";",
             "prompt": "p",
             "also_evaluate": "hans",
@@ -82,12 +83,14 @@ def test_every_value_of_a_study_reaches_its_run() -> None:
         "data_seed": 7,
         "text_columns": ("a", "b"),
         "label_column": "y",
+        "explanation_column": "why",
         "delimiter": ";",
         "max_length": 64,
         "prompt": "p",
         "prompts": (),
         "also_evaluate": ("hans",),
         "balanced": True,
+        "unlabelled_examples": 0,
     }
     assert run.training.model_dump() == {
         "epochs": 3.0,
