@@ -71,7 +71,7 @@ class Questions:
     def batch_tokens(self, rows: NDArray[np.int64]) -> int:
         """Tokens without padding of a batch of these rows: every row as often as the one that is read most often."""
         asked = [self.rows[int(row)] for row in rows]
-        kept = [stems(question.options)[0] for question in asked]
+        kept = [Reading.of(question.options).stems for question in asked]
         per_row = max(map(len, kept))
         framed = 0 if self.start is None else 1  # what an encoder-decoder's decoder starts with
         answers = sum(sum(map(len, own)) + (per_row - len(own)) * len(own[0]) for own in kept)
