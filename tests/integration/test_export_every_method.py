@@ -12,7 +12,7 @@ from adaptlab.methods import registry
 from tests.contracts.method_checks import example_options
 from tests.integration.conftest import write_table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first of a family trains all its methods
 
 FAMILIES = ("bert", "opt", "t5")
 USABLE = [method for method in registry.all() if method.trains and not method.unusable and not method.generic]
@@ -36,7 +36,7 @@ def study_of(tmp_path_factory: pytest.TempPathFactory, blocks_of_64: Callable[[s
                 steps=3,
                 batch_size=8,
                 dtype="float32",
-                execution={"device": "cpu", "threads": 1, "keep_weights": "all"},
+                execution={"device": "cpu", "threads": 1, "keep_weights": "all", "measure": "run"},
             )
             assert not adaptlab.compare(study, out=folder / "study").failed
             built[family] = folder / "study"
