@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from adaptlab.errors import ConfigError
 from adaptlab.methods._base import Attached, LearningRates, MethodOptions, Setup
 from adaptlab.methods._peft import ADAPTER, PeftMethod, Row
-from adaptlab.methods._peft_fit import UNSWEPT
 from adaptlab.methods._peft_fixed_parts import ALL_LINEAR
 from adaptlab.methods._peft_low_rank import LORA_ALIASES
 from adaptlab.models._base import Layer, Layout
@@ -182,5 +181,4 @@ ROW = Row(
     count=_count,
     family_targets={**ALL_LINEAR, "roberta": ("all-linear",)},
     layer_kinds=("linear", "conv1d"),
-    note=UNSWEPT,
 )

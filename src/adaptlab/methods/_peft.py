@@ -128,6 +128,8 @@ class PeftMethod(Method):
             wrapped: Any = get_peft_model(model, self._config(layout, setup))  # type: ignore[arg-type,unused-ignore]
         # Said in a forward pass, of the hooks that watch one: they see the adapted layer, which calls the base's not.
         warnings.filterwarnings("ignore", message="One of the base layers adapted with ShiRA has")
+        # Of the same method's sparse matrices, which PEFT builds from places that it drew itself.
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
         trained, head = _split(wrapped, layout)
         wrapped.requires_grad_(False)
         if setup.head != "trained":

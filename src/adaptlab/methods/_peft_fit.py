@@ -9,8 +9,6 @@ from math import gcd
 from adaptlab.errors import ConfigError
 from adaptlab.models._base import Layer, Layout
 
-UNSWEPT = "Its learning rates follow the paper and LoRA's; a sweep is to come."
-
 
 def layers_of(layout: Layout, names: Iterable[str]) -> list[Layer]:
     """The layers called ``names``."""

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from adaptlab.methods._base import LearningRates, MethodOptions
 from adaptlab.methods._peft import Row
-from adaptlab.methods._peft_fit import UNSWEPT, check_at_most, fitting_size, layers_of
+from adaptlab.methods._peft_fit import check_at_most, fitting_size, layers_of
 from adaptlab.models._base import Layer, Layout
 
 
@@ -136,7 +136,6 @@ ROWS = (
         count=_vera_count,
         layer_kinds=("linear", "conv1d"),
         fixed={"save_projection": False},
-        note=UNSWEPT,
     ),
     Row(
         name="randlora",
@@ -149,7 +148,6 @@ ROWS = (
         count=_randlora_count,
         layer_kinds=("linear", "conv1d"),
         fixed={"save_projection": False},
-        note=UNSWEPT,
     ),
     Row(
         name="fourierft",
@@ -161,7 +159,7 @@ ROWS = (
         count=_fourier_count,
         layer_kinds=("linear", "conv1d"),
         derived=_fourier_fit,
-        note=f"It starts away from the pretrained model, as in the paper; init_weights=true starts at it. {UNSWEPT}",
+        note="It starts away from the pretrained model, as in the paper; init_weights=true starts at it.",
     ),
     Row(
         name="shira",
@@ -173,7 +171,7 @@ ROWS = (
         count=_shira_count,
         layer_kinds=("linear",),
         derived=_shira_fit,
-        note=f"The adapter also holds where the entries are, as integers. {UNSWEPT}",
+        note="The adapter also holds where the entries are, as integers.",
     ),
     Row(
         name="vblora",
@@ -188,6 +186,5 @@ ROWS = (
         family_targets=ALL_LINEAR,
         layer_kinds=("linear", "conv1d"),
         derived=_vblora_fit,
-        note=UNSWEPT,
     ),
 )

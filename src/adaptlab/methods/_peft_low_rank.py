@@ -15,7 +15,7 @@ from pydantic import Field
 from adaptlab.errors import ConfigError
 from adaptlab.methods._base import Attached, LearningRates, MethodOptions, ParameterGroup, Setup
 from adaptlab.methods._peft import PeftMethod, Row
-from adaptlab.methods._peft_fit import UNSWEPT, check_at_most, fitting_size, layers_of
+from adaptlab.methods._peft_fit import check_at_most, fitting_size, layers_of
 from adaptlab.models._base import Layer, Layout
 
 
@@ -168,7 +168,6 @@ ROWS = (
         learning_rates=LearningRates(default=2e-3, low=1e-4, high=5e-3),
         count=_lora_count,
         fixed={"use_rslora": True},
-        note=UNSWEPT,
     ),
     Row(
         name="dora",
@@ -181,7 +180,6 @@ ROWS = (
         count=_dora_count,
         layer_kinds=("linear", "conv1d"),
         fixed={"use_dora": True},
-        note=UNSWEPT,
     ),
     Row(
         name="pissa",
@@ -196,7 +194,7 @@ ROWS = (
         fixed={"init_lora_weights": "pissa"},
         derived=_pissa_rank,
         placement="base",  # each target's weight becomes what is left of it
-        note=f"Loading takes the base's weights apart again, so the adapter belongs to that base alone. {UNSWEPT}",
+        note="Loading takes the base's weights apart again, so the adapter belongs to that base alone.",
     ),
     Row(
         name="loha",
@@ -207,7 +205,6 @@ ROWS = (
         learning_rates=LearningRates(default=1e-2, low=5e-4, high=2e-2),
         count=_loha_count,
         layer_kinds=("linear",),
-        note=UNSWEPT,
     ),
     Row(
         name="lokr",
@@ -218,7 +215,6 @@ ROWS = (
         learning_rates=LearningRates(default=1e-2, low=5e-4, high=3e-2),
         count=_lokr_count,
         layer_kinds=("linear",),
-        note=UNSWEPT,
     ),
     Row(
         name="miss",
@@ -231,6 +227,5 @@ ROWS = (
         count=_miss_count,
         layer_kinds=("linear",),
         derived=_miss_fit,
-        note=UNSWEPT,
     ),
 )

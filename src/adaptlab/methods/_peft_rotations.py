@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from adaptlab.errors import ConfigError
 from adaptlab.methods._base import LearningRates, MethodOptions
 from adaptlab.methods._peft import Row
-from adaptlab.methods._peft_fit import UNSWEPT, fitting_size, layers_of
+from adaptlab.methods._peft_fit import fitting_size, layers_of
 from adaptlab.models._base import Layer, Layout, resolve_targets
 
 
@@ -178,7 +178,6 @@ ROWS = (
         count=_oft_count,
         layer_kinds=("linear",),
         derived=_oft_blocks,
-        note=UNSWEPT,
     ),
     Row(
         name="boft",
@@ -192,7 +191,7 @@ ROWS = (
         layer_kinds=("linear",),
         fixed={"boft_n_butterfly_factor": 1},
         derived=_boft_blocks,
-        note=f"One butterfly factor: PEFT takes more only with an extension compiled for CUDA. {UNSWEPT}",
+        note="One butterfly factor: PEFT takes more only with an extension compiled for CUDA.",
     ),
     Row(
         name="hra",
@@ -203,7 +202,6 @@ ROWS = (
         learning_rates=LearningRates(default=1e-2, low=2e-4, high=3e-2),
         count=_hra_count,
         layer_kinds=("linear",),
-        note=UNSWEPT,
     ),
     Row(
         name="road",
@@ -215,7 +213,6 @@ ROWS = (
         count=_road_count,
         layer_kinds=("linear",),
         derived=_road_groups,
-        note=UNSWEPT,
     ),
     Row(
         name="c3a",
@@ -227,6 +224,5 @@ ROWS = (
         count=_c3a_count,
         layer_kinds=("linear",),
         derived=_c3a_blocks,
-        note=UNSWEPT,
     ),
 )
