@@ -167,7 +167,7 @@ ROWS = (
         paper="Bhardwaj et al. 2024, arXiv 2406.13175",
         peft_type="SHIRA",
         options=ShiraOptions,
-        learning_rates=LearningRates(default=5e-3, low=3e-4, high=1e-2),
+        learning_rates=LearningRates(default=1e-2, low=3e-4, high=3e-2),
         count=_shira_count,
         layer_kinds=("linear",),
         derived=_shira_fit,

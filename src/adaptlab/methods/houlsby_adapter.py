@@ -32,7 +32,7 @@ class HoulsbyAdapter(AdapterMethod):
     Config = Options
     std = 1e-2
     # The paper searches 3e-5 to 3e-3; short runs want the upper end (docs/learning-rates.md).
-    learning_rates = LearningRates(default=2e-3, low=1e-4, high=1e-2)
+    learning_rates = LearningRates(default=5e-3, low=1e-4, high=1e-2)
 
     def sites(self, layout: Layout) -> tuple[Site, ...]:
         found: list[Site] = []

@@ -12,7 +12,7 @@ class LayerNorm(SelectionMethod):
     name = "layer-norm"
     summary = "the gains and biases of the norms, and the head"
     paper = "Qi et al. 2022, arXiv 2211.08682"
-    learning_rates = LearningRates(default=5e-3, low=1e-4, high=1e-2)
+    learning_rates = LearningRates(default=1e-2, low=1e-4, high=3e-2)
 
     def chosen(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         norms = {layer.name for layer in layout.layers if layer.kind == "norm"}

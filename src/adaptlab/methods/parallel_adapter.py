@@ -23,7 +23,7 @@ class ParallelAdapter(AdapterMethod):
     paper = "He et al. 2022, arXiv 2110.04366"
     Config = Options
     # The paper takes 1e-4 over thousands of steps; short runs want more (docs/learning-rates.md).
-    learning_rates = LearningRates(default=1e-3, low=1e-4, high=1e-2)
+    learning_rates = LearningRates(default=2e-3, low=1e-4, high=1e-2)
 
     def sites(self, layout: Layout) -> tuple[Site, ...]:
         return tuple(

@@ -19,7 +19,7 @@ class PfeifferAdapter(AdapterMethod):
     paper = "Pfeiffer et al. 2021, arXiv 2005.00247; Pfeiffer et al. 2020, arXiv 2005.00052"
     std = 2e-2  # as BERT starts its linears, and AdapterHub its adapters
     # The papers take 1e-4 for up to 30 epochs; short runs want more (docs/learning-rates.md).
-    learning_rates = LearningRates(default=2e-3, low=1e-4, high=1e-2)
+    learning_rates = LearningRates(default=5e-3, low=1e-4, high=1e-2)
 
     def sites(self, layout: Layout) -> tuple[Site, ...]:
         return tuple(
