@@ -26,7 +26,7 @@ def study(tiny_study: Build, devices: int, **settings: Any) -> StudyConfig:
     execution = {"device": "cpu", "threads": 1, "keep_weights": "all", "checkpoint_seconds": 0}
     execution |= {"devices_per_run": devices, **settings.pop("execution", {})}
     # Batches of 7 rows: the parts are uneven, and so are the micro-batches in them.
-    more = {"methods": ["lora", "full"], "dtype": "float64", "batch_size": 7, "steps": 6, "eval_every": 3}
+    more = {"dtype": "float64", "batch_size": 7, "steps": 6, "eval_every": 3}
     return tiny_study(**{**more, "execution": execution, **settings})
 
 
@@ -50,15 +50,18 @@ def check_same(ours: Path, theirs: Path) -> None:
         assert sorted(p.name for p in one.path.iterdir()) == sorted(p.name for p in other.path.iterdir())
 
 
-def test_two_processes_have_the_numbers_of_one(tiny_study: Build, tmp_path: Path) -> None:
-    alone = adaptlab.compare(study(tiny_study, 1), out=tmp_path / "alone")
-    two = adaptlab.compare(study(tiny_study, 2, execution={"micro_batch_size": 3}), out=tmp_path / "two")
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+def test_two_processes_have_the_numbers_of_one(tiny_study: Build, tmp_path: Path, method: str) -> None:
+    alone = adaptlab.compare(study(tiny_study, 1, methods=[method]), out=tmp_path / "alone")
+    shared = study(tiny_study, 2, methods=[method], execution={"micro_batch_size": 3})
+    two = adaptlab.compare(shared, out=tmp_path / "two")
     check_same(two.folder, alone.folder)
     for record in two.records:
         assert record.training["devices"] == 2
         assert record.environment.device.startswith("cpu: 2 x ")
 
 
+@pytest.mark.slow
 def test_a_lost_process_fails_the_run_and_the_same_command_goes_on(tiny_study: Build, tmp_path: Path) -> None:
     peaceful = adaptlab.compare(study(tiny_study, 1, methods=["lora"], steps=30), out=tmp_path / "peaceful")
     config = study(tiny_study, 2, methods=["lora"], steps=30)
@@ -76,6 +79,7 @@ def test_a_lost_process_fails_the_run_and_the_same_command_goes_on(tiny_study: B
     check_same(tmp_path / "killed", peaceful.folder)
 
 
+@pytest.mark.slow
 def test_a_stop_writes_one_checkpoint_for_all(tiny_study: Build, tmp_path: Path) -> None:
     config = study(tiny_study, 2, methods=["lora"], steps=200, eval_every=2)
 
