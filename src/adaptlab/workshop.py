@@ -208,7 +208,7 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
         objective=readout.objective(),
         scaler=precision.scaler(),
         higher_is_better=metrics.get(run.data.metrics[0]).higher_is_better,
-        row_bytes=text_bytes(run.data.train) if training.max_bytes is not None else None,
+        row_bytes=text_bytes(run.data.trained_on) if training.max_bytes is not None else None,
     )
     limits = [limit for limit in (workshop.execution_of(run).micro_batch_size, readout.at_once(data)) if limit]
     backward = Solo(
