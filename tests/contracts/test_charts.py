@@ -31,8 +31,8 @@ from tests.report.build import (
 )
 
 CHARTS = registry.all()
-#: Charts without a spread: their points are counts.
-PLAIN = {"reliability"}
+#: Charts without a spread: their points are counts, or the trials of one search.
+PLAIN = {"reliability", "tuning"}
 
 
 def named(chart: Chart) -> str:

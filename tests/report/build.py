@@ -27,6 +27,7 @@ from adaptlab.runs.record import (
     Primary,
     Record,
     Status,
+    TuningPart,
 )
 
 STEPS = 120
@@ -212,6 +213,7 @@ def record_of(run: Run) -> Record:
             sizes={"train": run.train_examples, "select": 436, "validation": ITEMS},
         ),
         environment=run.environment,
+        tuning=tuning_of(run) if run.measured and done else None,
         training={"best_step": 100, "steps": STEPS, "attention_dropout": 0.0},
         error=run.error,
         started="2026-01-05T10:00:00Z",
@@ -222,6 +224,14 @@ def record_of(run: Run) -> Record:
 def flops_of(run: Run) -> float:
     """Made-up operations: two thirds of full fine-tuning's where the base is frozen."""
     return 3e12 if run.made.name == "full" else 2e12
+
+
+def tuning_of(run: Run) -> TuningPart:
+    """A search of six trials, the second of which diverged, that ends a little above where it began."""
+    gains = (-0.04, None, -0.06, -0.01, -0.02, 0.0)
+    scores = [None if gain is None else round(run.made.score + gain, 4) for gain in gains]
+    chosen = {"learning_rate": run.made.learning_rate}
+    return TuningPart(trials=6, chosen=chosen, scores=scores, train_seconds=6 * run.made.seconds, train_flops=None)
 
 
 def curve_of(run: Run) -> list[CurvePoint]:

@@ -78,8 +78,8 @@ class RunRow:
     given: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-    environment: Environment = field(default_factory=Environment)
     tuning: TuningPart | None = None
+    environment: Environment = field(default_factory=Environment)
     engine: str = "solo"
     warnings: tuple[str, ...] = ()
     error: ErrorPart | None = None
@@ -268,8 +268,8 @@ def _row(record: Record, folder: Path, study: str) -> RunRow:
         given=given.model_dump(mode="json"),
         resolved=resolved.model_dump(mode="json") | {"identity": record.config.identity.model_dump(mode="json")},
         training=record.training,
-        environment=record.environment,
         tuning=record.tuning,
+        environment=record.environment,
         engine=record.engine,
         warnings=(*record.warnings, *(record.data.warnings if record.data else ())),
         error=record.error,

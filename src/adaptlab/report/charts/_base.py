@@ -39,7 +39,7 @@ class Chart(ABC):
         name: the plugin's, and the stem of its figures' files.
         title: what the reader sees above it.
         order: charts stand on the page in ascending order.
-        section: where it stands on the page: ``charts``, or beside the tables of ``data`` or ``calibration``.
+        section: where it stands on the page: ``charts``, or beside the tables of ``data``, ``tuning``, ``calibration``.
         family: charts of one family share a place on the page, and ``choice`` is how its list calls this one; empty for
             a chart with a place of its own.
     """
@@ -47,7 +47,7 @@ class Chart(ABC):
     name: str
     title: str
     order: int = 100
-    section: Literal["charts", "data", "calibration"] = "charts"
+    section: Literal["charts", "data", "tuning", "calibration"] = "charts"
     family: str = ""
     choice: str = ""
 

@@ -27,6 +27,7 @@ from adaptlab.report.page.pruning import pruning
 from adaptlab.report.page.results import results
 from adaptlab.report.page.rows import rows_section
 from adaptlab.report.page.runs import environments, problems_table, runs, unfinished
+from adaptlab.report.page.tuning import tuning
 from adaptlab.report.select import Selection, curve_problems
 from adaptlab.report.tables import results_grid
 
@@ -46,6 +47,7 @@ def page(selection: Selection) -> str:
         ("results", "Results", results(results_grid(selection), found)),
         ("budget", "What your budget buys", budget),
         ("costs", "What each method costs", costs(found)),
+        ("tuning", "What tuning found and cost", tuning(found, apart["tuning"])),
         ("pruning", "What the pruner saved", pruning(found)),
         ("data", "Other amounts and other data", data_section(found, apart["data"])),
         ("charts", "Charts", drawn),

@@ -27,7 +27,7 @@ def charts(rows: Sequence[RunRow]) -> tuple[dict[str, Any], Html | None, dict[st
     places = [drawing.group(names[key], here) for key, here in found.items()]
     apart: dict[str, Figures] = {
         section: {key: figures for key, here in found.items() if (figures := drawing.apart(names[key], here, section))}
-        for section in ("data", "calibration")
+        for section in ("data", "tuning", "calibration")
     }
     data = {"specs": drawing.specs, "tables": drawing.tables}
     if not names:
