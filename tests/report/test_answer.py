@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from adaptlab.report.answer import Answer, answer, p_text, ratio_text
+from adaptlab.report.answer import Answer, _power, answer, p_text, ratio_text
 from adaptlab.report.select import Selection, read_studies
 from tests.report.build import METHODS, OTHER_MACHINE, Made, Run, build_study, diverged
 
@@ -173,3 +175,13 @@ def test_ratios_read_well(share: float, text: str) -> None:
 
 def test_a_p_value_is_never_zero() -> None:
     assert [p_text(p) for p in (1e-9, 0.0123, 1.0)] == ["p < 0.001", "p = 0.012", "p = 1"]
+
+
+@pytest.mark.parametrize(("detectable", "begin"), [(0.0, "No seed and no row told them apart"), (0.1, "Tied is not")])
+def test_runs_that_all_answer_alike_say_nothing_of_what_would_be_found(detectable: float, begin: str) -> None:
+    power = SimpleNamespace(seeds=5, rows=120, detectable=detectable, seeds_needed=None)
+    pair = SimpleNamespace(power=power, methods=SimpleNamespace(difference=0.0))
+    comparison: Any = SimpleNamespace(pair=lambda first, second: pair)
+    contender: Any = SimpleNamespace(name="lora")
+    (said,) = _power(comparison, contender, contender)
+    assert said.startswith(begin)

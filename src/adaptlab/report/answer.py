@@ -124,6 +124,8 @@ def _power(comparison: Comparison, best: Contender, other: Contender | None) -> 
     if pair is None or pair.power is None:
         return []
     power = pair.power
+    if power.detectable == 0:  # e.g. every run gives every row the same answer
+        return ["No seed and no row told them apart, so how small a difference would be found is not known."]
     text = (
         f"Tied is not equal: {power.seeds} seeds and {power.rows:,} rows find a difference of "
         f"{number_text(power.detectable)} in 80 % of studies"
