@@ -297,6 +297,23 @@ def test_a_record_that_shows_late_is_not_replaced_by_a_failure(
     assert record.status == "finished"
 
 
+def test_what_a_killed_process_left_beside_a_finished_run_is_removed(tiny_study: Build, tmp_path: Path) -> None:
+    study = build(tiny_study)
+    adaptlab.train(study, out=tmp_path / "study")
+    (run,) = (tmp_path / "study" / "runs").iterdir()
+    for left in ("checkpoint", "checkpoint.old", ".adapter.1.tmp"):
+        (run / left).mkdir()
+        (run / left / "file").touch()
+    for left in ("job.json", ".record.json.1.tmp"):
+        (run / left).touch()
+    kept = run / "checkpoint.damaged-1"
+    kept.mkdir()
+    before = (run / "record.json").read_bytes()
+    adaptlab.train(study, out=tmp_path / "study")
+    assert [path for path in run.iterdir() if path.name.startswith(("checkpoint", "job", ".adapter", ".rec"))] == [kept]
+    assert (run / "record.json").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_ten_seconds_to_live_are_enough(tiny_study: Build, tmp_path: Path) -> None:
     settings = {"steps": 3000, "eval_every": 1000, "execution": {"checkpoint_seconds": 1e6}}
