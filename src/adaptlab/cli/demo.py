@@ -14,7 +14,6 @@ _DEFAULTS = {
     "seeds": "2",
     "train_examples": "1200",
     "epochs": "2",
-    "eval_every": "19",  # half an epoch: four steps of a learning curve
 }
 
 
