@@ -47,7 +47,7 @@ def summarise(values: Sequence[float]) -> Summary | None:
     mean = statistics.fmean(values)
     if n == 1:
         return Summary(1, mean, None, None)
-    std = statistics.stdev(values)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = _t_quantile(n - 1) * std / math.sqrt(n)
     return Summary(n, mean, std, (mean - half, mean + half))
 
