@@ -14,6 +14,7 @@ def numbers(study: Path) -> dict[str, Any]:
         record = json.loads((folder / "record.json").read_text())
         kept = ("id", "status", "config", "metrics", "primary", "parameters", "training", "data")
         found[folder.name] = {key: record[key] for key in kept}
+        found[folder.name]["training"].pop("inherited_seconds", None)  # a clock's, and another process inherits nothing
         found[folder.name]["predictions"] = (folder / "predictions.parquet").read_bytes()
         found[folder.name]["weights"] = [p.read_bytes() for p in sorted(folder.glob("adapter/*.safetensors"))]
     return found
