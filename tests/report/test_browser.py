@@ -107,7 +107,7 @@ def test_every_choice_of_every_chart_is_drawn(chromium: Any, tmp_path: Path) -> 
     found = Opened(chromium, write_report([study]).page)
     page = found.page
     assert "2.5 ms a row" in page.locator("#data").inner_text()
-    for figure in page.locator("#charts figure").all():
+    for figure in page.locator("main figure").all():
         select = figure.locator("select.choices")
         for option in [o.get_attribute("value") for o in select.locator("option").all()] or [None]:
             if option is not None:
@@ -116,9 +116,9 @@ def test_every_choice_of_every_chart_is_drawn(chromium: Any, tmp_path: Path) -> 
             place.scroll_into_view_if_needed()
             place.locator("svg.marks").wait_for(timeout=20_000)
             assert place.locator("svg.marks").bounding_box()["height"] > 60
-    drawn = page.locator("#charts [data-drawn]").count()
-    assert drawn == page.locator("#charts [data-spec]").count()
-    names = [place.get_attribute("data-name") for place in page.locator("#charts [data-spec]").all()]
+    drawn = page.locator("[data-drawn]").count()
+    assert drawn == page.locator("[data-spec]").count()
+    names = [place.get_attribute("data-name") for place in page.locator("[data-spec]").all()]
     wanted = ("score_by_train_examples", "score_by_domain", "reliability", "learning_metric_by_flops")
     assert all(any(name.endswith(f"-{chart}") for name in names) for chart in wanted)
     assert found.said == []
