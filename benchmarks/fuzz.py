@@ -108,7 +108,7 @@ def fuzz(targets: list[Target], folder: Path, *, count: int, seed: int) -> Tally
         path.write_bytes(content)
         present = {file for file in folder.rglob("*") if file.is_file()}
         try:
-            with _deadline():
+            with deadline():
                 target.read(path)
             tally.results[target.name] += 1
         except AdaptlabError as error:
@@ -126,12 +126,12 @@ def fuzz(targets: list[Target], folder: Path, *, count: int, seed: int) -> Tally
 
 
 @contextmanager
-def _deadline() -> Iterator[None]:
+def deadline(seconds: float = SECONDS) -> Iterator[None]:
     def late(number: int, frame: FrameType | None) -> None:
-        raise HangError(f"over {SECONDS} seconds")
+        raise HangError(f"over {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

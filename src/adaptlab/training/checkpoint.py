@@ -1,7 +1,7 @@
 """A run's checkpoint: safetensors and JSON, whole or not there at all.
 
 Everything goes into a new folder which is renamed when complete; nothing is unpickled. The values carry the digest of
-the tensor file, so that a damaged checkpoint is noticed and never trained on.
+themselves and the tensor file, so that a damaged checkpoint is noticed and never trained on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from adaptlab.errors import RecordError
 from adaptlab.training.member import Member
@@ -51,8 +52,8 @@ def _write(member: Member, new: Path) -> None:
     new.mkdir(parents=True)
     # Copies, since safetensors refuses tensors that share memory, as 8-bit optimisers' tables do.
     save_file({name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}, new / _TENSORS)
-    values["sha256"] = _digest(new / _TENSORS)
-    (new / _VALUES).write_text(json.dumps(values), encoding="utf-8")
+    plain = json.loads(json.dumps(values))  # as it will be read
+    (new / _VALUES).write_text(json.dumps({**plain, "sha256": _digest(new / _TENSORS, plain)}), encoding="utf-8")
     for path in (new / _TENSORS, new / _VALUES):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -75,8 +76,8 @@ def load(member: Member, folder: Path) -> bool:
         return False
     try:
         values = json.loads((folder / _VALUES).read_text(encoding="utf-8"))
-        if values.pop("sha256") != _digest(folder / _TENSORS):
-            raise ValueError("its tensors do not match their digest")
+        if values.pop("sha256") != _digest(folder / _TENSORS, values):
+            raise ValueError("it does not match its digest")
         member.load_state(load_file(folder / _TENSORS), values)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         aside = _set_aside(folder)
@@ -101,6 +102,9 @@ def _set_aside(folder: Path) -> Path:
     return aside
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(tensors: Path, values: dict[str, Any]) -> str:
+    """Of both files: a flipped bit in a step or a rate is as bad as one in a weight."""
+    with tensors.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(values, sort_keys=True).encode())
+    return digest.hexdigest()
