@@ -295,6 +295,10 @@ def jobs_of(grid: Grid, variants: Sequence[str], rounds: int, data_root: str, th
     return jobs
 
 
+class MeasurementError(Exception):
+    """A process ended without a result; the message has what it printed."""
+
+
 def measure(job: Job) -> dict[str, Any]:
     """A job in a process of its own, with the process's wall clock."""
     command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
@@ -302,7 +306,7 @@ def measure(job: Job) -> dict[str, Any]:
     started = time.perf_counter()
     finished = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet})
     if finished.returncode:
-        sys.exit(f"{finished.stderr}\n{job.grid.part} by {job.variant} failed.")
+        raise MeasurementError(f"{finished.stderr}\n{job.grid.part} by {job.variant} failed.")
     measured: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     return {
         **measured,
@@ -357,11 +361,17 @@ def main() -> None:
     variants = [name.strip() for name in given.variants.split(";") if name]
     planned = [job for job in planned if not variants or job.variant in variants]
     left = [job for job in planned if job.key not in known]
+    failed = 0
     for number, job in enumerate(left):
         if time.perf_counter() - started > given.seconds:
             print(f"{len(left) - number} of {len(planned)} measurements are left: the same command goes on.")
             break
-        result = measure(job)
+        try:
+            result = measure(job)
+        except MeasurementError as error:
+            print(error, file=sys.stderr, flush=True)
+            failed += 1
+            continue
         results.append(result)
         print(f"{job.grid.part}, {result['runs']} runs, {job.variant}: {result['grid_seconds']:.1f} s", flush=True)
         if given.results:
@@ -373,6 +383,8 @@ def main() -> None:
     write_report(results, planned=len(wanted), threads=given.threads, toy=given.toy, device=device, path=given.markdown)
     if given.results and given.markdown and len(results) == len(wanted):
         given.results.rename(given.results.with_suffix(".done.jsonl"))  # the next call measures anew
+    if failed:
+        sys.exit(f"{failed} measurements failed; the same command tries them again.")
 
 
 def read_results(path: Path | None) -> list[dict[str, Any]]:
