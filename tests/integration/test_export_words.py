@@ -44,7 +44,7 @@ def trained(model: Path, out: Path, task: Any = None, **settings: Any) -> Path:
         ("t5", True, {"readout": "generate", "max_new_tokens": 6}),
         pytest.param("llama", True, {"methods": "lora"}, marks=pytest.mark.slow),
         pytest.param("opt", False, {"methods": "full", "readout": "generate", "beams": 2}, marks=pytest.mark.slow),
-        pytest.param("t5", False, {"methods": "prefix-tuning"}, marks=pytest.mark.slow),
+        pytest.param("gpt2", False, {"methods": "prefix-tuning"}, marks=pytest.mark.slow),
         pytest.param("gpt2", False, {"methods": "bitfit"}, marks=pytest.mark.slow),
     ],
 )
