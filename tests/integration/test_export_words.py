@@ -45,7 +45,6 @@ def trained(model: Path, out: Path, task: Any = None, **settings: Any) -> Path:
         pytest.param("llama", True, {"methods": "lora"}, marks=pytest.mark.slow),
         pytest.param("opt", False, {"methods": "full", "readout": "generate", "beams": 2}, marks=pytest.mark.slow),
         pytest.param("gpt2", False, {"methods": "prefix-tuning"}, marks=pytest.mark.slow),
-        pytest.param("gpt2", False, {"methods": "bitfit"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_language_model_is_loaded_by_others_alone(
@@ -60,8 +59,8 @@ def test_a_language_model_is_loaded_by_others_alone(
     run = trained(model, tmp_path, **settings)
     done = api.export(run, tmp_path / "out", merge=merge, device="cpu")
     document, check = done.document, done.document["check"]
-    ours, whole = settings.get("methods") == "bitfit", merge or settings.get("methods") == "full"
-    expected = ["transformers", "adaptlab"] if ours else ["transformers"] if whole else ["transformers", "peft"]
+    whole = merge or settings.get("methods") == "full"
+    expected = ["transformers"] if whole else ["transformers", "peft"]
     assert check["imports"] == expected
     assert document["class"] == ("AutoModelForSeq2SeqLM" if family == "t5" else "AutoModelForCausalLM")
     assert check["rows"] == 6
