@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adaptlab.cli import flags as f
 from adaptlab.cli.output import Json, LogLevel, Output, Quiet
+from adaptlab.cli.taking import PLAN, takes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,98 +18,29 @@ if TYPE_CHECKING:
 _NO_TASK = "stdlib-docs"
 
 
+@takes(PLAN)
 def plan(
     study: f.Study = None,
-    model: f.Model = None,
-    task: f.Task = None,
-    methods: f.Methods = None,
-    seeds: f.Seeds = None,
-    set: f.Set = None,
-    targets: f.Targets = None,
-    quantize: f.Quantize = None,
-    also_evaluate: f.AlsoEvaluate = None,
-    readout: f.Readout = None,
-    prompt: f.Prompt = None,
-    shots: f.Shots = None,
-    shot_sampling: f.ShotSampling = None,
-    shots_per_query: f.ShotsPerQuery = False,
-    verbalizer_loss: f.VerbalizerLoss = None,
-    length_normalization: f.LengthNormalization = None,
-    calibration: f.Calibration = None,
-    max_new_tokens: f.MaxNewTokens = None,
-    beams: f.Beams = None,
-    stop: f.Stop = None,
-    objective: f.Objective = None,
-    teacher: f.Teacher = None,
-    teacher_shots: f.TeacherShots = None,
-    temperature: f.Temperature = None,
-    train_examples: f.TrainExamples = None,
-    unlabelled_examples: f.UnlabelledExamples = None,
-    balanced: f.Balanced = False,
-    select_examples: f.SelectExamples = None,
-    eval_examples: f.EvalExamples = None,
-    max_length: f.MaxLength = None,
-    data_seed: f.DataSeed = None,
-    data_root: f.DataRoot = None,
-    text_columns: f.TextColumns = None,
-    label_column: f.LabelColumn = None,
-    explanation_column: f.ExplanationColumn = None,
-    delimiter: f.Delimiter = None,
-    epochs: f.Epochs = None,
-    steps: f.Steps = None,
-    max_examples: f.MaxExamples = None,
-    max_tokens: f.MaxTokens = None,
-    max_flops: f.MaxFlops = None,
-    max_seconds: f.MaxSeconds = None,
-    max_bytes: f.MaxBytes = None,
-    batch_size: f.BatchSize = None,
-    learning_rate: f.LearningRate = None,
-    head_learning_rate: f.HeadLearningRate = None,
-    optimizer: f.Optimizer = None,
-    schedule: f.Schedule = None,
-    warmup_ratio: f.WarmupRatio = None,
-    weight_decay: f.WeightDecay = None,
-    max_grad_norm: f.MaxGradNorm = None,
-    eval_every: f.EvalEvery = None,
-    select: f.Select = None,
-    dtype: f.DType = None,
-    keep_weights: f.KeepWeights = None,
-    device: f.Device = None,
-    threads: f.Threads = None,
-    micro_batch_size: f.MicroBatchSize = None,
-    gradient_checkpointing: f.GradientCheckpointing = False,
-    measure: f.Measure = None,
-    track: f.Track = None,
-    track_project: f.TrackProject = None,
-    track_entity: f.TrackEntity = None,
-    track_group: f.TrackGroup = None,
-    track_name: f.TrackName = None,
-    track_mode: f.TrackMode = None,
-    profile: f.Profile = False,
-    engine: f.Engine = None,
-    allow_pickle: f.AllowPickle = False,
-    trust_remote_code: f.TrustRemoteCode = False,
-    out: f.Out = None,
     json: Json = False,
     quiet: Quiet = False,
     log_level: LogLevel = "warning",
+    **flags: Any,
 ) -> None:
     """Before training: what each method trains, and its memory, operations, time and disk. Takes compare's flags.
 
     Needs a model's config.json and no weights. Without a task, heads have 2 labels and costs are those of one step. The
     first plan on a machine calibrates it, which takes ten seconds.
     """
-    given = dict(locals())
     output = Output.start(json, quiet, log_level)
     from adaptlab import api
     from adaptlab.planning import DEFAULT_LABELS
     from adaptlab.study.document import read_study
 
-    with_task = study is not None or task is not None
+    with_task = study is not None or flags["task"] is not None
     if not with_task:
-        given["task"] = _NO_TASK
+        flags["task"] = _NO_TASK
         output.note(f"No task was given: heads are counted with {DEFAULT_LABELS} labels.")
-    _show(api.plan(read_study(study, f.study_flags(given)), with_task=with_task), output)
+    _show(api.plan(read_study(study, f.study_flags(flags)), with_task=with_task), output)
 
 
 def _show(plans: list[Plan], output: Output) -> None:
