@@ -30,9 +30,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[StudyConfig, Path]]:
 
 
 #: What a method's entry leaves to the study.
-UNSAID = {"readout": None, "objective": None, "shots": None}
+UNSAID = dict.fromkeys(
+    ("targets", "quantize", "learning_rate", "readout", "objective", "shots", "teacher", "optimizer", "schedule")
+)
 #: What the flags below say of where runs execute.
 EXECUTION = {
+    "devices_per_run": 2,
+    "gradient_checkpointing": True,
     "device": "cpu",
     "threads": 2,
     "data_root": "somewhere",
@@ -77,6 +81,9 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         *("--beams", "2", "--teacher", "recursive", "--teacher-shots", "3", "--temperature", "2"),
         *("--engine", "fused", "--measure", "probe", "--track", "wandb,mlflow", "--track-project", "p"),
         *("--track-entity", "e", "--track-group", "g", "--track-name", "n", "--track-mode", "offline", "--profile"),
+        *("--explanation-column", "w", "--unlabelled-examples", "0,all", "--stop", "a\\n", "--stop", "b"),
+        *("--max-examples", "1,2", "--max-tokens", "3", "--max-flops", "4e9", "--max-seconds", "5", "--max-bytes", "6"),
+        *("--pruner", "halving", "--gradient-checkpointing", "--devices-per-run", "2"),
         *("--allow-pickle", "--trust-remote-code", "--out", "here"),
     )
     assert (done.code, done.err) == (2, "Error: asked\n")
@@ -92,6 +99,7 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
                 "name": name,
                 "text_columns": ["x", "y"],
                 "label_column": "z",
+                "explanation_column": "w",
                 "delimiter": ";",
                 "prompt": ["p", "q"],
                 "prompts": [],
@@ -100,10 +108,8 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
             for name in ("sst2", "mrpc")
         ],
         "methods": [
-            {"name": "lora", "label": "", "targets": None, "head": ["trained"], "quantize": None, **UNSAID}
-            | {"learning_rate": None, "r": [4, 8], "alpha": 16},
-            {"name": "full", "label": "", "targets": None, "head": ["trained"], "quantize": None, **UNSAID}
-            | {"learning_rate": None},
+            {"name": "lora", "label": "", "head": ["trained"], **UNSAID, "r": [4, 8], "alpha": 16},
+            {"name": "full", "label": "", "head": ["trained"], **UNSAID},
         ],
         "seeds": [0, 4],
         "targets": ["query", "value"],
@@ -113,6 +119,7 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         "eval_examples": 20,
         "data_seed": [1, 2],
         "balanced": True,
+        "unlabelled_examples": [0, "all"],
         "max_length": [64, "auto"],
         "readout": ["verbalizer", "generate"],
         "objective": ["context-distillation"],
@@ -124,11 +131,17 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         "calibration": ["content-free"],
         "max_new_tokens": [5],
         "beams": [2],
+        "stop": ["a\n", "b"],
         "teacher": ["recursive"],
         "teacher_shots": [3],
         "temperature": [2.0],
         "epochs": None,
         "steps": [10, 20],
+        "max_examples": [1, 2],
+        "max_tokens": [3],
+        "max_flops": [4e9],
+        "max_seconds": [5],
+        "max_bytes": [6],
         "batch_size": [8, 16],
         "learning_rate": ["auto", 1e-3],
         "head_learning_rate": [1e-2],
@@ -141,6 +154,9 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         "select": "last",
         "dtype": ["float32", "bfloat16"],
         "tune": 9,
+        "pruner": "halving",
+        "equalize": None,
+        "equal_budgets": None,
         "execution": EXECUTION,
     }
 
