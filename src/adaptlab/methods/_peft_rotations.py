@@ -186,7 +186,7 @@ ROWS = (
         peft_type="BOFT",
         options=BoftOptions,
         aliases={"block_size": "boft_block_size"},
-        learning_rates=LearningRates(default=1e-2, low=1e-4, high=3e-2),
+        learning_rates=LearningRates(default=2e-2, low=1e-4, high=5e-2),
         count=_boft_count,
         layer_kinds=("linear",),
         fixed={"boft_n_butterfly_factor": 1},

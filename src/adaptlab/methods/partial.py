@@ -32,7 +32,7 @@ class Partial(SelectionMethod):
     name = "partial"
     summary = "the parameters whose names match a pattern, and the head"
     Config = Options
-    learning_rates = LearningRates(default=3e-4, low=2e-5, high=3e-3)
+    learning_rates = LearningRates(default=1e-3, low=2e-5, high=1e-2)
 
     def chosen(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         options = setup.options

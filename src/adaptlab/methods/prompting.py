@@ -72,7 +72,7 @@ class PromptTuning(InputPrompt):
     paper = "Lester et al. 2021, arXiv 2104.08691"
     peft_type = "PROMPT_TUNING"
     Config = PromptTuningOptions
-    learning_rates = LearningRates(default=3e-2, low=1e-3, high=3e-1)
+    learning_rates = LearningRates(default=4e-2, low=1e-3, high=3e-1)
 
     def shapes(self, layout: Layout, options: Any) -> Shapes:
         return {"embedding.weight": (options.num_virtual_tokens, _embedding_width(layout))}
@@ -99,7 +99,7 @@ class PTuning(InputPrompt):
     paper = "Liu et al. 2021, arXiv 2103.10385"
     peft_type = "P_TUNING"
     Config = PTuningOptions
-    learning_rates = LearningRates(default=3e-3, low=1e-4, high=3e-2)
+    learning_rates = LearningRates(default=3e-2, low=1e-3, high=1e-1)
 
     def shapes(self, layout: Layout, options: Any) -> Shapes:
         width = _embedding_width(layout)
@@ -144,7 +144,7 @@ class PrefixTuning(PromptMethod):
     paper = "Li and Liang 2021, arXiv 2101.00190"
     peft_type = "PREFIX_TUNING"
     Config = PrefixOptions
-    learning_rates = LearningRates(default=1e-2, low=1e-3, high=1e-1)
+    learning_rates = LearningRates(default=2e-2, low=1e-3, high=1e-1)
 
     def shapes(self, layout: Layout, options: Any) -> Shapes:
         width = _key_values(layout).width
