@@ -24,9 +24,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from adaptlab import merging
 from adaptlab.config import Quantize
 from adaptlab.errors import AdaptlabError
-from adaptlab.exporting import forms
 from adaptlab.methods import registry
 from adaptlab.methods._base import Attached, Method
 from adaptlab.methods._capabilities import BITS, FILE, IN_PLACE, KINDS, QUESTIONS, SHOWN, Answers, Capabilities
@@ -178,7 +178,7 @@ def merges(method: Method, on: Bench) -> str:
     """What ``export --merge`` would write answers as the run does."""
     attached = _trained(method, on)
     before = _logits(attached.model, on)
-    after = _logits(forms.merged(attached, on.base), on)
+    after = _logits(merging.merged(attached, on.base), on)
     off = _largest(after - before) / max(1.0, _largest(before))
     return "" if off < _ROUNDING else f"logits off by {off:.1g}"
 
@@ -194,7 +194,7 @@ def merges_in_place(method: Method, on: Bench) -> str:
     adapted = on.logits(attached)
     with wrapped.disable_adapter():
         effect = _largest(on.logits(attached) - adapted)
-    forms.release_head(wrapped)
+    merging.release_head(wrapped)
     merged = wrapped.merge_and_unload().eval()
     with torch.no_grad():
         off = _largest(merged(**on.inputs).logits - adapted) / effect

@@ -308,8 +308,16 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
+#: More seeds than any study runs: a number beyond it was a mistake, and would fill memory.
+_MOST_SEEDS = 10_000
+
+
 def _seeds(value: Any) -> Any:
-    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > _MOST_SEEDS:
+        raise ValueError(f"{value} seeds are too many: at most {_MOST_SEEDS}, or a list of the seeds themselves")
+    return tuple(range(value))
 
 
 T = TypeVar("T")

@@ -70,7 +70,7 @@ class HandedOverError(InterruptedRunError):
 def near_matches(given: str, allowed: Iterable[str], *, most: int = 3) -> list[str]:
     """Names in ``allowed`` that look like ``given``, best first."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(given.lower(), names, n=most, cutoff=0.6)
+    close = difflib.get_close_matches(given.lower(), names, n=most, cutoff=0.65)
     # One or two letters stand inside almost any name.
     inside = [name for name in names if len(given) > 2 and given.lower() in name and name not in close]
     return (close + inside)[:most]

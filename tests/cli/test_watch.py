@@ -98,7 +98,10 @@ def test_ctrl_c_leaves_with_the_cursor_shown_and_no_complaint(study: Path) -> No
     inside, outside = pty.openpty()
     command = [sys.executable, "-m", "adaptlab", "watch", str(study), "--interval", "0.2"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    process = subprocess.Popen(command, stdin=outside, stdout=outside, stderr=outside, env=environment)
+    # What runs in a shell's background is started with Ctrl-C ignored, and hands that on.
+    process = subprocess.Popen(
+        command, stdin=outside, stdout=outside, stderr=outside, env=environment, preexec_fn=_heed_ctrl_c
+    )
     os.close(outside)
     written = b""
     try:
@@ -112,6 +115,10 @@ def test_ctrl_c_leaves_with_the_cursor_shown_and_no_complaint(study: Path) -> No
         os.close(inside)
     assert b"Traceback" not in written
     assert written.rindex(b"\x1b[?25h") > written.rindex(b"\x1b[?25l")  # the cursor, hidden while it redraws
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _rest(terminal: int) -> bytes:

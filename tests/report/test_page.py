@@ -96,7 +96,7 @@ def test_every_chart_of_every_task_is_in_it(parsed: Page) -> None:
     specs = parsed.data["specs"]
     places = [place for place in parsed.all("div") if "data-spec" in place]
     assert [place["data-spec"] for place in places] == [str(index) for index in range(len(specs))]
-    assert len(specs) == 24
+    assert len(specs) == 26
     assert all(place.get("aria-label") for place in places)
     assert {"mrpc", "sst2"} <= {option.get("value") for option in parsed.all("option")}
 

@@ -52,7 +52,7 @@ def document(golden: dict[str, Any]) -> str:
 
 
 def _told(row: Example) -> dict[str, Any]:
-    return {key: value for key, value in asdict(row).items() if value != ()}
+    return {key: value for key, value in asdict(row).items() if value not in ((), "")}
 
 
 @pytest.mark.parametrize("task", TASKS, ids=named)
