@@ -165,7 +165,7 @@ ROWS = (
         peft_type="LORA",
         options=RsLoraOptions,
         aliases=LORA_ALIASES,
-        learning_rates=LearningRates(default=5e-3, low=1e-4, high=1e-2),
+        learning_rates=LearningRates(default=2e-3, low=1e-4, high=1e-2),
         count=_lora_count,
         fixed={"use_rslora": True},
     ),
