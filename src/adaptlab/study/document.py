@@ -144,7 +144,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line}: not valid YAML: {_first_line(error.problem)}.") from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:  # a list within a key is a TypeError
         raise ConfigError(f"{path}: not valid YAML: {_first_line(str(error))}.") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a study is a mapping of keys such as model, task and methods.")
