@@ -118,6 +118,7 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(tuned: Study
     assert not [event for event in again if isinstance(event, RunEnded)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["halving", "median"])
 def test_a_pruner_saves_steps_and_says_what_it_did(tuned: StudyConfig, tmp_path: Path, pruner: str) -> None:
     study = tuned.model_copy(update={"pruner": pruner, "methods": tuned.methods[1:], "tune": 8, "steps": (18,)})
