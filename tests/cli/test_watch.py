@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 
-from adaptlab.cli.watch import headline
+from adaptlab.cli.watch import headline, watch
 from adaptlab.report.live import Watcher
 from tests.cli.conftest import Command
 from tests.report.build import METHODS, Run, build_study, diverged, write_run
@@ -115,6 +118,21 @@ def test_ctrl_c_leaves_with_the_cursor_shown_and_no_complaint(study: Path) -> No
         os.close(inside)
     assert b"Traceback" not in written
     assert written.rindex(b"\x1b[?25h") > written.rindex(b"\x1b[?25l")  # the cursor, hidden while it redraws
+
+
+def test_ctrl_c_while_the_display_begins_shows_the_cursor_too(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"TERM": "xterm-256color"}
+    terminal = Console(file=StringIO(), force_terminal=True, _environ=environment)
+    monkeypatch.setattr("adaptlab.cli.watch.stdout_console", lambda: terminal)
+
+    def interrupted(display: Live) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Live, "refresh", interrupted)
+    watch(study)
+    assert isinstance(terminal.file, StringIO)
+    written = terminal.file.getvalue()
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
 
 
 def _heed_ctrl_c() -> None:

@@ -120,7 +120,7 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(tuned: Study
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["halving", "median"])
-def test_a_pruner_saves_steps_and_says_what_it_did(tuned: StudyConfig, tmp_path: Path, pruner: str) -> None:
+def test_a_pruner_says_what_it_did(tuned: StudyConfig, tmp_path: Path, pruner: str) -> None:
     study = tuned.model_copy(update={"pruner": pruner, "methods": tuned.methods[1:], "tune": 8, "steps": (18,)})
     result = adaptlab.compare(study, out=tmp_path / "study")
     part = result.records[0].tuning
@@ -131,15 +131,16 @@ def test_a_pruner_saves_steps_and_says_what_it_did(tuned: StudyConfig, tmp_path:
     assert part.pruned == sum(score is None for score in part.scores)
     assert part.pruned < 8
     assert part.steps_unpruned == 8 * 18
+    # What goes on is trained anew: where few trials end, as when all scores are alike, that costs more than it saves.
+    searched = {record.name: record.training["steps"] for record in trials}
     assert part.steps is not None
-    if part.pruned:  # scores that are all alike, as a tiny model's may be, end no trial
-        assert part.steps < part.steps_unpruned
+    assert part.steps >= sum(searched.values())
     assert None not in part.short_scores
     best = max(record.training["select_score"] for record in trials if record.training["steps"] == 18)
     assert max(score for score in part.scores if score is not None) == best
     page = (result.folder / "report" / "index.html").read_text()
     assert f"Trials were ended early by {pruner}" in page
-    assert not part.pruned or f"{1 - part.steps / part.steps_unpruned:.0%}</td>" in page
+    assert f"{1 - part.steps / part.steps_unpruned:.0%}</td>" in page
 
 
 def test_a_pruned_search_goes_on_after_a_crash_as_if_there_had_been_none(tuned: StudyConfig, tmp_path: Path) -> None:

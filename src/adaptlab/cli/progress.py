@@ -103,32 +103,35 @@ def _live() -> Iterator[Listener]:
         BarColumn(bar_width=20),
         TextColumn("{task.fields[rest]}"),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
-        study = bars.add_task("reading data and model", total=None, rest="")
-        run = bars.add_task("loading", total=None, rest="", visible=False)
+    try:
+        with Progress(*columns, console=console, transient=True) as bars:
+            study = bars.add_task("reading data and model", total=None, rest="")
+            run = bars.add_task("loading", total=None, rest="", visible=False)
 
-        def listen(event: Event) -> None:
-            tally.update(event)
-            match event:
-                case StudyStarted():
-                    console.print(_opening(event))
-                    bars.update(run, visible=bool(event.names))
-                case RunsPacked():
-                    for line in _packed(event):
-                        console.print(line, soft_wrap=True)
-                case RunStarted():
-                    rest = f"step {event.from_step}/{event.total_steps}"
-                    bars.reset(
-                        run, description=event.name, total=event.total_steps, completed=event.from_step, rest=rest
-                    )
-                case StepDone():
-                    _show_step(bars, run, event)
-                case RunEnded():
-                    console.print(f"{event.name}: {_brief(event.record)}", soft_wrap=True)
-                    bars.reset(run, description="loading", total=None, rest="")
-            _show_study(bars, study, tally)
+            def listen(event: Event) -> None:
+                tally.update(event)
+                match event:
+                    case StudyStarted():
+                        console.print(_opening(event))
+                        bars.update(run, visible=bool(event.names))
+                    case RunsPacked():
+                        for line in _packed(event):
+                            console.print(line, soft_wrap=True)
+                    case RunStarted():
+                        rest = f"step {event.from_step}/{event.total_steps}"
+                        bars.reset(
+                            run, description=event.name, total=event.total_steps, completed=event.from_step, rest=rest
+                        )
+                    case StepDone():
+                        _show_step(bars, run, event)
+                    case RunEnded():
+                        console.print(f"{event.name}: {_brief(event.record)}", soft_wrap=True)
+                        bars.reset(run, description="loading", total=None, rest="")
+                _show_study(bars, study, tally)
 
-        yield listen
+            yield listen
+    finally:
+        console.show_cursor(True)  # rich leaves it hidden when Ctrl-C comes while the display begins
 
 
 def _show_step(bars: Progress, run: TaskID, event: StepDone) -> None:

@@ -47,14 +47,17 @@ def watch(
         return
     from rich.live import Live
 
+    console = stdout_console()
     try:
-        with Live(shown(study.name, standing), console=stdout_console(), auto_refresh=False) as live:
+        with Live(shown(study.name, standing), console=console, auto_refresh=False) as live:
             while not standing.over:
                 time.sleep(interval)
                 standing = watcher.look()
                 live.update(shown(study.name, standing), refresh=True)
     except KeyboardInterrupt:  # the way to leave
         return
+    finally:
+        console.show_cursor(True)  # rich leaves it hidden when Ctrl-C comes while the display begins
 
 
 def _planned(folder: Path) -> int:

@@ -74,9 +74,15 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A hash of the cell, for file names and as the search's seed."""
+        """A hash of the cell, for file names."""
         content = [run.model_dump_json(exclude={"seed"}) for run in self.runs]
         return hashlib.sha256(json.dumps([self.label, content]).encode()).hexdigest()[:12]
+
+    @property
+    def seed(self) -> int:
+        """The search's seed: from what is open alone, so that a model in another folder is searched alike."""
+        content = [self.label, *(f"{name}: {self.space[name]}" for name in sorted(self.space))]
+        return int(hashlib.sha256(json.dumps(content).encode()).hexdigest()[:7], 16)
 
     def run(self, values: Values, *, seed: int, report: bool, share: int = WHOLE) -> RunConfig:
         """The run with these values, trained for ``share`` of ``WHOLE``; a trial does not ``report``."""
@@ -221,7 +227,7 @@ class Search:
         if number == 0:
             default = {name: part.default for name, part in self.cell.space.items() if isinstance(part, Range)}
             self._study.enqueue_trial(default)
-        seed = int(self.cell.key[:7], 16) + number
+        seed = self.cell.seed + number
         self._study.sampler = TPESampler(seed=seed, multivariate=True, n_startup_trials=max(2, self.trials // 3))
         trial = self._study.ask()
         for name, part in self.cell.space.items():
