@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from adaptlab.report.markup import latex, latex_text, markdown
+from adaptlab.report.page import page
 from adaptlab.report.select import Selection, read_studies
 from adaptlab.report.sheets import methods_sheet, pairs_sheet, runs_sheet
-from adaptlab.report.summary import summary
+from adaptlab.report.summary import as_json, summary
 from adaptlab.report.tables import results_grid
 from adaptlab.report.terminal import terminal_report
 from tests.report.build import METHODS, OTHER_MACHINE, Run, build_study, damage, diverged, out_of_memory, score_of
@@ -80,6 +83,45 @@ def test_a_method_without_a_finished_run_is_shown_with_its_statuses(tmp_path: Pa
     assert full["sst2 accuracy"].text == "1 diverged, 1 out of memory"
     assert full["runs finished"].text == "0 of 2; 1 diverged, 1 out of memory"
     assert full["runs finished"].problem
+
+
+def answer_alike(folder: Path, run: Run, answer: int) -> None:
+    """Make ``run`` one that gave ``answer`` to every row."""
+    place = folder / "runs" / run.folder_name
+    table = pq.read_table(place / "predictions.parquet")
+    gold = table["gold"].to_pylist()
+    column = table.column_names.index("prediction")
+    pq.write_table(table.set_column(column, "prediction", [[answer] * len(gold)]), place / "predictions.parquet")
+    document = json.loads((place / "record.json").read_text())
+    document["primary"]["value"] = gold.count(answer) / len(gold)
+    (place / "record.json").write_text(json.dumps(document))
+
+
+def test_runs_that_gave_every_row_one_answer_are_named(tmp_path: Path) -> None:
+    full, lora = METHODS[:2]
+    folder = build_study(tmp_path / "study", [Run(made, seed=seed) for made in (full, lora) for seed in (0, 1, 2)])
+    assert not any("the same answer" in note for note in results_grid(read_studies([folder])).notes)
+    for seed, answer in ((0, 1), (2, -1)):
+        answer_alike(folder, Run(lora, seed=seed), answer)
+    read = read_studies([folder])
+    [note] = [note for note in results_grid(read).notes if "the same answer" in note]
+    assert "lora on sst2 in 2 of 3 runs (“positive” 1, “no usable answer” 1)" in note
+    assert "full" not in note
+    for text in (shown(folder, 300), markdown(read), latex(read), page(read)):
+        assert "lora on sst2 in 2 of 3 runs" in text
+    [comparison] = as_json(summary(read))["comparisons"]
+    said = {contender["name"]: contender["one_answer"] for contender in comparison["contenders"]}
+    assert said == {"full": {}, "lora": {"positive": 1, "no usable answer": 1}}
+    assert [(line["method"], line["one_answer"]) for line in methods_sheet(summary(read)).lines] == [
+        ("full", 0),
+        ("lora", 2),
+    ]
+
+
+def test_whether_answers_are_alike_is_not_known_without_them(tmp_path: Path) -> None:
+    folder = build_study(tmp_path / "study", [Run(METHODS[0])], predictions=False)
+    [line] = methods_sheet(summary(read_studies([folder]))).lines
+    assert line["one_answer"] is None
 
 
 def test_a_task_a_method_never_ran_is_shown(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from adaptlab.errors import AdaptlabError
 from adaptlab.metrics import Answers, registry
-from adaptlab.report.evidence import NoScores, primary_answers
+from adaptlab.report.evidence import NoScores, class_name, primary_answers
 from adaptlab.report.select import RunRow
 from adaptlab.report.statistics import cells, summarise
 
@@ -60,8 +60,8 @@ def _majority(rows: Sequence[RunRow]) -> list[Baseline]:
     except (AdaptlabError, TypeError, ValueError):
         return []  # a metric that one constant answer does not define
     label = int(counts.argmax())
-    named = run.data.labels[label] if run.data is not None and label < len(run.data.labels) else str(label)
-    return [Baseline("majority", value, f"always “{named}”, the most frequent answer")] if math.isfinite(value) else []
+    meaning = f"always “{class_name(run, label)}”, the most frequent answer"
+    return [Baseline("majority", value, meaning)] if math.isfinite(value) else []
 
 
 def _zero_shot(rows: Sequence[RunRow]) -> list[Baseline]:

@@ -85,6 +85,8 @@ class Contender:
         at_hand: name of its best run by the selection score.
         missing: (task, seed) pairs without a score, over several tasks.
         reason: why its standing is open.
+        one_answer: how many runs gave every row the same answer, by that answer; ``None`` over several tasks and where
+            no answers were kept.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Contender:
     missing: tuple[tuple[str, int], ...] = ()
     standing: Standing = "open"
     reason: str | None = None
+    one_answer: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,27 @@ def primary_answers(run: RunRow) -> tuple[Answers, str] | NoScores:
     return answers_of(arrays, run), rows_digest(arrays)
 
 
+def only_answer(run: RunRow) -> str | NoScores | None:
+    """The answer that ``run`` gave to every row though they have different right ones; ``None``: it gave several."""
+    found = primary_answers(run)
+    if isinstance(found, NoScores):
+        return found
+    gold, predicted = found[0].gold, found[0].predicted
+    if (predicted != predicted[0]).any() or (gold == gold[0]).all():
+        return None
+    if predicted.dtype.kind in "iu":
+        return class_name(run, int(predicted[0]))
+    return f"{predicted[0]:.4g}" if predicted.dtype.kind == "f" else str(predicted[0])
+
+
+def class_name(run: RunRow, index: int) -> str:
+    """How the task calls a class; ``-1`` is an answer that could not be used."""
+    if index < 0:
+        return "no usable answer"
+    labels = run.data.labels if run.data is not None else []
+    return labels[index] if index < len(labels) else str(index)
+
+
 def answers_of(arrays: AnswerArrays, run: RunRow) -> Answers:
     """``arrays`` as metrics take them."""
     regression = run.data is not None and run.data.kind == "regression"

@@ -41,7 +41,7 @@ def runs_sheet(rows: Sequence[RunRow]) -> Sheet:
 
 _METHOD_COLUMNS = (
     "task", "model", "condition", "method", "metric", "standing", "mean", "std", "n", "seeds_low", "seeds_high", "low",
-    "high", "runs", "finished", "trainable", "head", "total", "reason",
+    "high", "runs", "finished", "trainable", "head", "total", "one_answer", "reason",
 )  # fmt: skip
 
 
@@ -49,7 +49,8 @@ def methods_sheet(found: ReportSummary) -> Sheet:
     """One line per method, task and condition (the task is empty for the mean over tasks), best first.
 
     ``seeds_low`` to ``seeds_high`` is the 95 % interval of the mean over seeds, ``low`` to ``high`` that over seeds and
-    rows. Costs are columns of their names; those of a machine carry its fingerprint after an ``@``.
+    rows, ``one_answer`` the number of runs that gave every row the same answer. Costs are columns of their names; those
+    of a machine carry its fingerprint after an ``@``.
     """
     lines = []
     for comparison in found.comparisons:
@@ -64,6 +65,7 @@ def methods_sheet(found: ReportSummary) -> Sheet:
                 "trainable": contender.trainable,
                 "head": contender.head,
                 "total": contender.total,
+                "one_answer": None if contender.one_answer is None else sum(contender.one_answer.values()),
             }
             if score is not None:
                 line |= {"mean": score.mean, "std": score.std, "n": score.n}

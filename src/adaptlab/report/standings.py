@@ -7,7 +7,7 @@ rows, so that nobody is chosen by what is then tested.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from adaptlab.metrics import registry
 from adaptlab.report.comparison import ALPHA, Claim, Comparison, Contender, Pair, Power, Standing
 from adaptlab.report.costs import costs_of
-from adaptlab.report.evidence import NoScores, RowScores, primary_answers, row_scores, score_of
+from adaptlab.report.evidence import NoScores, RowScores, only_answer, primary_answers, row_scores, score_of
 from adaptlab.report.power import detectable_difference, items_needed, seeds_needed
 from adaptlab.report.resampling import Bootstrapped, bootstrap_difference, bootstrapped
 from adaptlab.report.select import RunRow
@@ -108,7 +108,13 @@ class _Evidence:
             total=cell.total,
             costs=costs_of(cell.runs),
             at_hand=at_hand.name if at_hand else None,
+            one_answer=_one_answers(cell.finished),
         )
+
+
+def _one_answers(runs: Sequence[RunRow]) -> dict[str, int] | None:
+    known = [answer for run in runs if not isinstance(answer := only_answer(run), NoScores)]
+    return dict(Counter(answer for answer in known if answer is not None)) if known else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from adaptlab.report.comparison import Comparison, Contender
 from adaptlab.report.costs import costs_of
 from adaptlab.report.select import RunRow, Selection
-from adaptlab.report.statistics import AcrossTasks, Cell, Summary, across_tasks
+from adaptlab.report.statistics import AcrossTasks, Cell, Summary, across_tasks, label_of
 from adaptlab.report.summary import ReportSummary, summary
 
 NOTHING = "-"
@@ -215,6 +215,7 @@ def _notes(selection: Selection, variants: Sequence[AcrossTasks], machines: Mapp
             "unknown.",
             *_what_bold_means(summary(selection).comparisons),
         ]
+        notes += _one_answer(summary(selection).of_tasks)
         if any(variant.missing for variant in variants) and len({row.task for row in rows}) > 1:
             notes.append("The mean of tasks is formed per seed, from seeds that have every task. " + _missing(variants))
         notes.append("Training s is the wall clock of the training steps of one run, without loading and evaluation.")
@@ -260,6 +261,24 @@ def _not_tested(comparisons: Sequence[Comparison]) -> list[str]:
                 where = "the mean of tasks" if comparison.task is None else comparison.task
                 names.setdefault(contender.reason, []).append(f"{contender.name} on {where}")
     return [f"Neither tied nor worse, as {reason}: {', '.join(found)}." for reason, found in names.items()]
+
+
+def _one_answer(comparisons: Sequence[Comparison]) -> list[str]:
+    """Whose score says nothing of the rows, as every one of them got the same answer."""
+    models = len({comparison.model for comparison in comparisons}) > 1
+    found = []
+    for comparison in comparisons:
+        where = f"{comparison.task} with {comparison.model}" if models else str(comparison.task)
+        for contender in comparison.contenders:
+            if contender.one_answer:
+                answers = ", ".join(f"“{_short(one)}” {count}" for one, count in contender.one_answer.items())
+                name = f"{contender.name} on {label_of(where, comparison.condition)}"
+                found.append(f"{name} in {sum(contender.one_answer.values())} of {contender.finished} runs ({answers})")
+    return [f"Every row got the same answer, whatever it says: {'; '.join(found)}."] if found else []
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _mean(contender: Contender) -> bool:
