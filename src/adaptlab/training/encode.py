@@ -94,7 +94,7 @@ def encode(tokenizer: Any, examples: Sequence[Example], *, max_length: int, regr
     truncated = 0
     for start in range(0, len(examples), _ROWS_PER_CALL):
         part = examples[start : start + _ROWS_PER_CALL]
-        output = tokenizer(*_columns(part), add_special_tokens=True)
+        output = tokenizer(*_columns(part), add_special_tokens=True, verbose=False)  # too long is ours to mend
         cut = [i for i, ids in enumerate(output["input_ids"]) if len(ids) > max_length]
         if cut:
             truncated += len(cut)

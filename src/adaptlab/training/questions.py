@@ -105,7 +105,10 @@ class Pieces:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, without special ones."""
-        found: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        if not texts:
+            return []
+        # Without transformers' sentence about texts longer than the model: what is too long is ours to mend.
+        found: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return found
 
     def contexts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -138,7 +141,8 @@ class Pieces:
         if not self._tokenizer.is_fast:
             tokens = self.encode([text])[0]
             return text[: len(text) * count // max(1, len(tokens))]
-        offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = found["offset_mapping"]
         return text[: offsets[count - 1][1]] if count else ""
 
     def _blank(self) -> list[int]:
