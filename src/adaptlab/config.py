@@ -186,6 +186,9 @@ class TrainingConfig(Frozen):
         return any(getattr(self, key) is not None for key in BUDGETS)
 
 
+#: Schedules that have no warm-up but their own.
+RISES_BY_ITSELF: tuple[Schedule, ...] = ("one-cycle", "linear-lr")
+
 #: The currencies of a budget besides steps, as keys of a training.
 BUDGETS = ("max_examples", "max_tokens", "max_flops", "max_seconds", "max_bytes")
 
@@ -233,6 +236,40 @@ class RunConfig(Frozen):
     report: bool = True  # False: a trial of a search, which answers the selection rows alone
     answering: AnsweringConfig = AnsweringConfig()
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def idle(self, *, trains: bool) -> frozenset[str]:
+        """Paths of the values that cannot change this run's result, as ``answering.teacher`` of supervised training.
+
+        Args:
+            trains: whether its method trains anything.
+        """
+        words, distils = self.readout == "verbalizer", self.objective == "context-distillation"
+        shown = self.shots > 0 or (distils and self.answering.teacher_shots > 0)
+        used = {
+            **{f"training.{key}": trains for key in TrainingConfig.model_fields if key != "dtype"},
+            **dict.fromkeys(("answering.teacher", "answering.teacher_shots", "answering.temperature"), distils),
+            **dict.fromkeys(("answering.length_normalization", "answering.calibration"), words),
+            **dict.fromkeys(("answering.shot_sampling", "answering.shots_per_query"), shown),
+            **dict.fromkeys(
+                ("answering.max_new_tokens", "answering.beams", "answering.stop"), self.readout == "generate"
+            ),
+            "answering.verbalizer_loss": words and trains,
+            # A language model has no head to freeze, but one that takes an adapter.
+            "method.head": self.readout == "head" or self.method.head == "adapted",
+        }
+        used["training.head_learning_rate"] &= self.readout == "head" and self.method.head == "trained"
+        used["training.warmup_ratio"] &= self.training.schedule not in RISES_BY_ITSELF
+        return frozenset(path for path, counts in used.items() if not counts)
+
+    def without_idle(self, *, trains: bool) -> RunConfig:
+        """The same run with every value that cannot change its result at its default; see :meth:`idle`."""
+        parts: dict[str, dict[str, Any]] = {}
+        for path in self.idle(trains=trains):
+            part, key = path.split(".")
+            parts.setdefault(part, {})[key] = type(getattr(self, part)).model_fields[key].default
+        return self.model_copy(
+            update={part: getattr(self, part).model_copy(update=values) for part, values in parts.items()}
+        )
 
     @model_validator(mode="after")
     def _answers_to_learn(self) -> RunConfig:
@@ -336,8 +373,8 @@ class MethodEntry(BaseModel):
     """A line of a study's ``methods``: a name, or a mapping of a name and options. A list-valued option is a grid.
 
     Keys other than those below are the method's own options (checked against its plugin when the study expands).
-    ``readout``, ``objective``, ``shots``, ``teacher``, ``optimizer`` and ``schedule`` stand in for the study's where
-    they are given.
+    ``readout``, ``objective``, ``shots``, ``teacher``, ``verbalizer_loss``, ``optimizer`` and ``schedule`` stand in for
+    the study's where they are given.
     ``quantize`` is that of the base under this method; without it the study's, or the model's own, counts.
     """
 
@@ -353,6 +390,7 @@ class MethodEntry(BaseModel):
     objective: Axis[Objective] | None = None
     shots: Axis[Annotated[int, Field(ge=0)]] | None = None
     teacher: Axis[Teacher] | None = None
+    verbalizer_loss: Axis[VerbalizerLoss] | None = None
     optimizer: Axis[Optimizer] | None = None
     schedule: Axis[Schedule] | None = None
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptlab.config import (
-    AnsweringConfig,
     ExecutionConfig,
     MethodConfig,
     ModelConfig,
@@ -104,15 +103,15 @@ class Resolver:
         method = methods.get(run.method.name)
         settings = method.Config(**run.method.options)
         max_length = max_length_of(run, model_config, method.virtual_tokens(settings))
-        resolved = run.model_copy(
+        used = run.without_idle(trains=method.trains)
+        resolved = used.model_copy(
             update={
                 "task": run.task.model_copy(
                     update={"max_length": max_length, "prompt": None if prompt is None else prompt.name}
                 ),
-                "method": MethodConfig(**{**run.method.model_dump(), "options": settings.resolved()}),
-                "training": self._training(run, len(data.trained_on)),
+                "method": MethodConfig(**{**used.method.model_dump(), "options": settings.resolved()}),
+                "training": self._training(used, len(data.trained_on)),
                 "seed": run.seed if method.trains or run.shots else 0,  # nothing is drawn
-                "answering": AnsweringConfig() if run.readout == "head" else run.answering,
             }
         )
         task = find_task(run.task.name)

@@ -31,7 +31,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[StudyConfig, Path]]:
 
 #: What a method's entry leaves to the study.
 UNSAID = dict.fromkeys(
-    ("targets", "quantize", "learning_rate", "readout", "objective", "shots", "teacher", "optimizer", "schedule")
+    [
+        *("targets", "quantize", "learning_rate", "readout", "objective", "shots"),
+        *("teacher", "verbalizer_loss", "optimizer", "schedule"),
+    ]
 )
 #: What the flags below say of where runs execute.
 EXECUTION = {

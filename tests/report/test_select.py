@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -126,3 +127,19 @@ def test_a_folder_that_is_no_study_is_refused_with_what_to_do(tmp_path: Path) ->
         read_studies([tmp_path / "absent"])
     with pytest.raises(StudyError, match=r"is not a study .*compare --out"):
         read_studies([tmp_path])
+
+
+def test_a_run_has_no_setting_that_it_does_not_look_at(tmp_path: Path) -> None:
+    """What follows from the teacher that two distilled runs differ in is shown of them, and not of a supervised one."""
+    full, lora = METHODS[:2]
+    folder = build_study(tmp_path / "study", [Run(lora, seed=0), Run(lora, seed=1), Run(full)], predictions=False)
+    for path in (folder / "runs").glob("*/record.json"):
+        document = json.loads(path.read_text())
+        for config in (document["config"]["given"], document["config"]["resolved"]):
+            config["readout"] = "verbalizer"
+            if config["method"]["name"] == "lora":
+                config["objective"] = "context-distillation"
+                config["answering"]["teacher"] = "frozen" if config["seed"] == 0 else "recursive"
+        path.write_text(json.dumps(document))
+    settings = {(row.method, row.seed): dict(row.setting) for row in read_studies([folder]).rows}
+    assert settings == {("full", 0): {}, ("lora", 0): {"teacher": "frozen"}, ("lora", 1): {"teacher": "recursive"}}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from adaptlab.config import RunConfig, StudyConfig, TrainingConfig
+from adaptlab.config import AnsweringConfig, RunConfig, StudyConfig, TrainingConfig
 from adaptlab.errors import ConfigError
 from adaptlab.study.expand import expand, run_name
 
@@ -216,7 +217,7 @@ def test_every_problem_of_every_method_is_told_at_once() -> None:
         "'probe.bias' must be a text, not 5",
         "'probe.r' must be at least 1, not 0",
         "unknown key 'whole.r': allowed are head, label, learning_rate, objective, optimizer, quantize, "
-        "readout, schedule, shots, targets, teacher",
+        "readout, schedule, shots, targets, teacher, verbalizer_loss",
         "'probe.r' has no value: give at least one",
     )
 
@@ -314,6 +315,17 @@ def test_an_entry_says_for_itself_how_it_is_trained_and_asked() -> None:
                 "probe-context-distillation-teacher-recursive",
             ],
         ),
+        (
+            [{"name": "probe", "readout": "verbalizer", "verbalizer_loss": ["labels", "vocabulary"]}],
+            ["probe-verbalizer_loss-labels", "probe-verbalizer_loss-vocabulary"],
+        ),
+        (
+            [
+                {"name": "probe", "readout": "verbalizer"},
+                {"name": "probe", "readout": "verbalizer", "verbalizer_loss": "vocabulary"},
+            ],
+            ["probe-verbalizer_loss-labels", "probe-verbalizer_loss-vocabulary"],
+        ),
     ],
 )
 def test_what_an_entry_leaves_to_the_study_is_told_in_its_words(methods: list[Any], expected: list[str]) -> None:
@@ -328,3 +340,92 @@ def test_rows_without_answers_are_for_the_runs_that_distil() -> None:
     assert sorted(found) == [("distilled", 16), ("distilled", 64), ("lora", 0)]
     with pytest.raises(ConfigError, match="supervised training learns from answers"):
         expand(StudyConfig.model_validate({**keys, "methods": ["lora"]}))
+
+
+DISTILLED = {"name": "probe", "label": "distilled", "objective": "context-distillation"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "methods", "expected"),
+    [
+        (  # a supervised run has no teacher
+            {"readout": "verbalizer", "teacher": ["frozen", "recursive"]},
+            ["probe", DISTILLED],
+            {"probe": 1, "distilled": 2},
+        ),
+        (
+            {"readout": "verbalizer", "temperature": [1, 2], "teacher_shots": [2, 4]},
+            ["probe", DISTILLED],
+            {"probe": 1, "distilled": 4},
+        ),
+        (  # a head has no words
+            {"readout": ["head", "verbalizer"], "calibration": ["none", "content-free"]},
+            ["probe"],
+            {"probe": 3},
+        ),
+        ({"readout": ["verbalizer", "generate"], "beams": [1, 4]}, ["probe"], {"probe": 3}),
+        ({"readout": "verbalizer", "shots": [0, 4], "shots_per_query": [False, True]}, ["probe"], {"probe": 3}),
+        ({"readout": ["head", "verbalizer"], "head_learning_rate": [1e-3, 1e-2]}, ["probe"], {"probe": 3}),
+        ({"schedule": ["linear", "one-cycle"], "warmup_ratio": [0, 0.1]}, ["probe"], {"probe": 3}),
+        (  # nothing is trained
+            {
+                "readout": "verbalizer",
+                "batch_size": [8, 16],
+                "optimizer": ["adamw", "sgd"],
+                "learning_rate": [1e-3, 1e-2],
+                "verbalizer_loss": ["labels", "vocabulary"],
+            },
+            ["none", "probe"],
+            {"none": 1, "probe-lr1e-3": 8, "probe-lr1e-2": 8},
+        ),
+        (
+            {"readout": "verbalizer"},
+            [{"name": "probe", "head": ["trained", "frozen"]}],
+            {"probe": 1},
+        ),
+    ],
+)
+def test_a_value_multiplies_only_the_runs_that_look_at_it(
+    keys: dict[str, Any], methods: list[Any], expected: dict[str, int]
+) -> None:
+    study = runs(methods=methods, **keys)
+    assert Counter(run.method.label for run in study) == expected
+    assert len({run.model_dump_json() for run in study}) == len(study)
+
+
+def test_values_that_a_run_does_not_look_at_are_at_their_defaults() -> None:
+    plain, *distilled = runs(
+        readout="verbalizer", teacher="recursive", temperature=[2, 3], methods=["probe", DISTILLED]
+    )
+    assert plain.answering == AnsweringConfig()
+    assert [(run.answering.teacher, run.answering.temperature) for run in distilled] == [
+        ("recursive", 2.0),
+        ("recursive", 3.0),
+    ]
+    assert plain.without_idle(trains=True) == plain
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"teacher": "recursive"}, "--teacher changes nothing here: it is of --objective context-distillation"),
+        ({"temperature": [1, 2]}, "--temperature changes nothing here"),
+        ({"calibration": "content-free"}, "--calibration changes nothing here: it is of --readout verbalizer"),
+        ({"beams": 4, "readout": "verbalizer"}, "--beams changes nothing here: it is of --readout generate"),
+        (
+            {"shots_per_query": True, "readout": "verbalizer"},
+            "--shots-per-query changes nothing here: .* without --shots",
+        ),
+        ({"verbalizer_loss": "vocabulary", "readout": "verbalizer", "methods": ["none"]}, "it is of training with"),
+        ({"head_learning_rate": 1e-2, "readout": "verbalizer"}, "it is of a trained head"),
+        ({"methods": [{"name": "probe", "teacher": "recursive"}]}, "'probe.teacher' changes nothing here"),
+        (
+            {"methods": [{"name": "none", "optimizer": "lion"}], "readout": "generate"},
+            "'none.optimizer' changes nothing",
+        ),
+        ({"methods": [{"name": "probe", "verbalizer_loss": "labels"}]}, "'probe.verbalizer_loss' changes nothing here"),
+    ],
+)
+def test_what_no_run_looks_at_is_refused(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        runs(**keys)

@@ -283,7 +283,8 @@ def _doubts(selection: Selection) -> tuple[str, ...]:
             "Every method was run with one seed: the spread is unknown, and small differences may be chance; "
             f"{FEWEST_SEEDS} seeds or more allow a claim about methods."
         )
-    doubts += [*_unequal(finished), *_equal_budgets(finished)]
+    trained = [row for row in finished if "training.epochs" not in row.idle]
+    doubts += [*_unequal(trained), *_equal_budgets(trained)]
     broken = [row for row in rows if row.status not in ("finished", "running")]
     if broken:
         counts = status_counts(broken)
@@ -303,13 +304,13 @@ def _doubts(selection: Selection) -> tuple[str, ...]:
 _SPOKEN = {"max_flops": "FLOPs", "max_seconds": "time", "max_tokens": "tokens", "max_bytes": "bytes of text"}
 
 
-def _equal_budgets(finished: Sequence[RunRow]) -> list[str]:
+def _equal_budgets(trained: Sequence[RunRow]) -> list[str]:
     """That methods were compared at an equal budget, and so not at equal passes over the data."""
     said = []
     for key, word in _SPOKEN.items():
         amounts: dict[str, set[float | None]] = {}
         passes: dict[str, list[float]] = {}
-        for row in finished:
+        for row in trained:
             given = row.given.get("training", {})
             alone = given.get("epochs") is None and given.get("steps") is None
             amounts.setdefault(row.task, set()).add(given.get(key) if alone else None)
@@ -328,12 +329,12 @@ def _equal_budgets(finished: Sequence[RunRow]) -> list[str]:
 _SHARED = ("epochs", "steps", *BUDGETS, "batch_size", "select")
 
 
-def _unequal(finished: Sequence[RunRow]) -> list[str]:
+def _unequal(trained: Sequence[RunRow]) -> list[str]:
     """Methods of one task and model that were not trained alike."""
     found = []
     for key in _SHARED:
         by_method: dict[tuple[str, str], dict[str, set[str]]] = {}
-        for row in finished:
+        for row in trained:
             methods = by_method.setdefault((row.task, row.model), {})
             methods.setdefault(row.method, set()).add(str(row.given.get("training", {}).get(key)))
         if any(len({frozenset(values) for values in methods.values()}) > 1 for methods in by_method.values()):

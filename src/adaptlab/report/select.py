@@ -55,6 +55,7 @@ class RunRow:
         warnings: the run's own and those about its data.
         setting: values of whatever else varies inside the selection, e.g. ``{"train_examples": "100"}``.
         given, resolved: the configuration, nested as in record.json.
+        idle: paths in ``given`` of values that the run does not look at.
         folder: where the run's files are; ``None`` for a run without any (another tool's result), whose learning
             curve is ``points``.
     """
@@ -76,6 +77,7 @@ class RunRow:
     cost: Cost = field(default_factory=Cost)
     data: DataPart | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    idle: frozenset[str] = frozenset()
     resolved: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     tuning: TuningPart | None = None
@@ -266,6 +268,7 @@ def _row(record: Record, folder: Path, study: str) -> RunRow:
         cost=record.cost,
         data=record.data,
         given=given.model_dump(mode="json"),
+        idle=given.idle(trains=resolved.training.steps != 0),
         resolved=resolved.model_dump(mode="json") | {"identity": record.config.identity.model_dump(mode="json")},
         training=record.training,
         tuning=record.tuning,
@@ -332,12 +335,12 @@ CONDITIONS = ("train_examples", "select_examples", "eval_examples")
 
 
 def _with_settings(rows: list[RunRow]) -> list[RunRow]:
-    """Fill ``setting``: each option that takes several values within one (task, model, method label).
+    """Fill ``setting``: each option that takes several values within one (task, model, method label) that uses it.
 
     A condition counts where it takes several values within one (task, model), whatever the methods: a method that saw
     100 rows and another that saw 2,000 were not compared.
     """
-    flats = [_flat(row.given) for row in rows]
+    flats = [{key: value for key, value in _flat(row.given).items() if key not in row.idle} for row in rows]
     values: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
     for row, flat in zip(rows, flats, strict=True):
         for key, value in flat.items():

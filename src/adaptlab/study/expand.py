@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal
@@ -32,12 +32,22 @@ _LONGEST_PART = 60  # characters of a task's or label's name in a folder's name;
 
 #: What a method's entry may say for itself, in place of the study, by the part of a run that it belongs to.
 _OF_RUN = ("readout", "objective", "shots")
-_OF_ANSWERING = ("teacher",)
+_OF_ANSWERING = ("teacher", "verbalizer_loss")
 _OF_TRAINING = ("optimizer", "schedule")
 _ENTRY_SAYS = (*_OF_RUN, *_OF_ANSWERING, *_OF_TRAINING)
 
 #: Whose values say by themselves what they are of.
 _PLAIN = ("targets", "readout", "objective", "optimizer", "schedule")
+
+#: What a value is of that not every run looks at.
+_IS_OF = {
+    **dict.fromkeys(("teacher", "teacher_shots", "temperature"), "--objective context-distillation"),
+    **dict.fromkeys(("length_normalization", "calibration"), "--readout verbalizer"),
+    **dict.fromkeys(("max_new_tokens", "beams", "stop"), "--readout generate"),
+    **dict.fromkeys(("shot_sampling", "shots_per_query"), "demonstrations, and there are none without --shots"),
+    "verbalizer_loss": "training with --readout verbalizer",
+    "head_learning_rate": "a trained head, which only --readout head has",
+}
 
 Facts = dict[str, Any]
 
@@ -58,13 +68,20 @@ class Variant:
     def facts(self, of_study: Facts) -> Facts:
         """Everything in which two variants of a method can differ, in the order in which a label tells it.
 
-        What nobody can tell yet, as the study has several of it, is ``None``.
+        What nobody can tell yet, as the study has several of it, is ``None``, and so is what the variant does not use.
         """
         own = {_short(self.name, key): value for key, value in filled(self.name, self.options).items()}
         of_all = {"targets": self.targets, "head": self.head, "quantize": self.quantize, "lr": self.learning_rate}
         said = of_study | dict(self.said)
+        trains, asked = methods.get(self.name).trains, said["readout"]
         if said["objective"] == "supervised":
             said["teacher"] = None
+        if not trains or asked not in (None, "verbalizer"):
+            said["verbalizer_loss"] = None
+        if not trains:
+            of_all["lr"] = said["optimizer"] = said["schedule"] = None
+        if asked not in (None, "head") and self.head == "frozen":  # a language model has no head
+            of_all["head"] = "trained"
         return own | of_all | said
 
     def part(self, keys: Iterable[str]) -> Facts:
@@ -103,12 +120,42 @@ def expand(study: StudyConfig) -> list[RunConfig]:
             "--unlabelled-examples are rows without answers, and supervised training learns from answers: use "
             "--objective context-distillation, or leave them out."
         )
+    _check_used(study, runs)
     return list({run.model_dump_json(): run for run in runs}.values())
 
 
 def check_methods(study: StudyConfig) -> list[Problem]:
     """Every problem with the study's methods and their options, with its place. Imports no torch, loads nothing."""
-    return [problem for index, entry in enumerate(study.methods) for problem in check_entry(entry, index)]
+    found = [problem for index, entry in enumerate(study.methods) for problem in check_entry(entry, index)]
+    return found or [problem for index, entry in enumerate(study.methods) for problem in _unused(study, entry, index)]
+
+
+def _unused(study: StudyConfig, entry: MethodEntry, index: int) -> Iterator[Problem]:
+    """What ``entry`` says for itself and none of its runs would look at."""
+    trains = methods.get(entry.name).trains
+    uses = {
+        "teacher": "context-distillation" in (entry.objective or study.objective),
+        "verbalizer_loss": trains and "verbalizer" in (entry.readout or study.readout),
+        "optimizer": trains,
+        "schedule": trains,
+    }
+    for key, used in uses.items():
+        if getattr(entry, key) is not None and not used:
+            why = _IS_OF.get(key, "training, and this method has none")
+            yield Problem(
+                ("methods", index, key), f"'{entry.name}.{key}' changes nothing here: it is of {why}; leave it out"
+            )
+
+
+def _check_used(study: StudyConfig, runs: Sequence[RunConfig]) -> None:
+    """Refuse what the study says and no run looks at."""
+    idle = frozenset.intersection(*(run.idle(trains=methods.get(run.method.name).trains) for run in runs))
+    keys = sorted({path.partition(".")[2] for path in idle} & _IS_OF.keys())
+    said = [key for key in keys if getattr(study, key) != StudyConfig.model_fields[key].default]
+    if said:
+        raise ConfigError(
+            f"--{key.replace('_', '-')} changes nothing here: it is of {_IS_OF[key]}; leave it out." for key in said
+        )
 
 
 def task_label(task_name: str) -> str:
@@ -143,7 +190,7 @@ def _run(
         training=training.model_copy(update=rate | variant.part(_OF_TRAINING) | _equal(study, task)),
         seed=seed,
         **said,
-    )
+    ).without_idle(trains=methods.get(variant.name).trains)
 
 
 def _equal(study: StudyConfig, task: TaskConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adaptlab.config import Schedule
+from adaptlab.config import RISES_BY_ITSELF, Schedule
 
 #: ``(steps since warm-up, steps after warm-up, warm-up steps) -> factor of the peak rate``
 Shape = Callable[[int, int, int], float]
@@ -54,7 +54,7 @@ def factor(schedule: Schedule, step: int, total_steps: int, warmup_ratio: float)
     Warm-up rises linearly from 0 over ``ceil(warmup_ratio * total_steps)`` steps, as transformers' schedules do. The
     schedules that rise by themselves (one-cycle, linear-lr) have no other warm-up.
     """
-    warmup = 0 if schedule in ("one-cycle", "linear-lr") else math.ceil(warmup_ratio * total_steps)
+    warmup = 0 if schedule in RISES_BY_ITSELF else math.ceil(warmup_ratio * total_steps)
     if step < warmup:
         return step / warmup
     return _SHAPES[schedule](step - warmup, max(1, total_steps - warmup), warmup)
