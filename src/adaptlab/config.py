@@ -304,9 +304,16 @@ class ExecutionConfig(Frozen):
     launcher: str = "inline"
     workers: Count | None = None
     devices_per_run: Count = 1
+    shard: bool = False
     wait: bool = True
     ray_address: str | None = None
     launch: dict[str, int | float | str] = Field(default_factory=dict)  # the launcher's own options
+
+    @model_validator(mode="after")
+    def _devices_to_shard_over(self) -> ExecutionConfig:
+        if self.shard and self.devices_per_run == 1:
+            raise ValueError("shard cuts a run's weights over its devices: give devices-per-run of 2 or more with it")
+        return self
 
 
 class RunIdentity(Frozen):

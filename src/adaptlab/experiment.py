@@ -54,6 +54,7 @@ from adaptlab.training import checkpoint
 from adaptlab.training.loop import Hooks, train
 from adaptlab.training.member import Member
 from adaptlab.training.ranks import here
+from adaptlab.training.shards import gather
 from adaptlab.workshop import Stage, Workshop, set_up, splits
 
 #: What torch says of it on a CPU, and cuBLAS and cuDNN on a GPU.
@@ -86,7 +87,8 @@ def execute_group(
         trial.folder.write_record(trial.record)
     meter = MemoryMeter("cuda") if workshop.device == "cuda" and len(trials) == 1 else None
     try:
-        group = _train_in_memory(trials, workshop)
+        with here().noticing():
+            group = _train_in_memory(trials, workshop)
     except (InterruptedRunError, StorageError) as interruption:
         for trial in trials:
             trial.interrupt(interruption)
@@ -125,7 +127,10 @@ class _Trial:
             self.tracking.point(point)
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, if this is the process that does; the others give their shards for it."""
+        if not here().first:
+            self.member.state()
+            return
         with writing(self.folder.checkpoint):
             checkpoint.save(self.member, self.folder.checkpoint, may_replace=self.folder.check_mine)
 
@@ -247,7 +252,7 @@ def _train(trials: Sequence[_Trial], workshop: Workshop) -> Group:
         select_by=data.metrics[0],
         on_point=lambda m, point: by_member[m].point(point),
         on_step=on_step,
-        save=lambda m: by_member[m].save() if here().first else None,
+        save=lambda m: by_member[m].save(),
         stop=workshop.stop,
         checkpoint_seconds=workshop.execution.checkpoint_seconds,
         own_clock=group.own_clock,
@@ -268,17 +273,22 @@ def _set_up(trial: _Trial, base: Base, workshop: Workshop) -> tuple[Stage, bool]
     if record.data is not None and isinstance(shots := stage.readout.setting.shots, Fixed):
         record.data.demonstrations = [asdict(row) for row in shots.rows]
     record.warnings += stage.readout.warnings(workshop.rows(trial.run, stage.readout, "select"))
+    if workshop.shards:
+        record.training["sharded"] = True
     if workshop.execution.gradient_checkpointing:
         record.training["gradient_checkpointing"] = True
     record.training["attention_dropout"] = base.attention_dropout
     if stage.teacher is not None:
         record.training["teacher_lost_shots"] = stage.teacher.lessons.lost_shots
+    resumed = damaged = False
     try:
         with here().one_after_the_other():
             resumed = checkpoint.load(stage.member, trial.folder.checkpoint)
     except RecordError as error:
         record.warnings.append(str(error))
-        stage, resumed = set_up(trial.run, base, workshop), False
+        damaged = True
+    if here().total([damaged])[0]:
+        stage, resumed = set_up(trial.run, workshop.base(trial.run), workshop), False
     try:
         if stage.member.total_steps != 0:
             stage.member.flops = training_flops(trial.run, stage, workshop.execution_of(trial.run))
@@ -302,11 +312,15 @@ def _finish(trial: _Trial, group: Group, study: StudyFolder, workshop: Workshop,
         if trial.member.progress.diverged:
             raise _DivergedError(trial.member)
         if run.resolved.report:
-            _answer_report_sets(trial, group, workshop, meter)
+            with here().noticing():
+                _answer_report_sets(trial, group, workshop, meter)
         if group.own_clock:
             record.cost.eval_seconds = group.answer_seconds
             if group.inherited_seconds:
                 record.training["inherited_seconds"] = group.inherited_seconds
+        if workshop.shards:
+            with here().noticing():
+                gather(trial.member.attached)
         if run.resolved.report and workshop.execution.keep_weights != "none":
             record.cost.adapter_bytes = _save_weights(trial)
         if run.resolved.report:

@@ -20,10 +20,12 @@ from torch import nn
 from adaptlab.config import ExecutionConfig, ModelConfig, RunConfig
 from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.machine import Machine, calibrated
+from adaptlab.methods import registry as methods
 from adaptlab.models import quantize
 from adaptlab.models._base import Layout
 from adaptlab.models.identity import cache_folder
 from adaptlab.models.load import local_tokenizer
+from adaptlab.resolve import setup_of
 from adaptlab.simulating import Memory, Simulated, simulate
 from adaptlab.tasks._base import Example, TaskData
 from adaptlab.training.batches import BatchPlan, BatchRows, evaluation_batches
@@ -45,14 +47,14 @@ class Forecast:
 
     Attributes:
         device: ``cpu`` or ``cuda``, and ``dtype`` what it computes in there.
-        rows, length: of the largest training batch.
+        devices: that share the run, and ``rows``, ``length`` of the largest training batch, which is all of theirs.
         memory: bytes by what holds them, as :class:`adaptlab.simulating.Memory`.
-        memory_bytes: the most at one time; ``available_bytes`` is what this machine has free.
+        memory_bytes: the most at one time, of one device; ``available_bytes`` is what this machine has free for it.
         advice: flags that would make it fit; empty where it fits, or where none would.
         steps: of the optimiser; ``None`` without a task and without ``--steps``, or where a budget alone ends the
             training, and with it the next three.
         train_flops: padding included.
-        train_seconds, eval_seconds: on this machine, undisturbed.
+        train_seconds, eval_seconds: on this machine, undisturbed; several devices as if talking took no time.
         step_seconds: of the batch in the middle.
         checkpoint_bytes: on disk while a run is not settled.
         exact_lengths: whether a tokenizer told how long the texts are.
@@ -60,6 +62,7 @@ class Forecast:
 
     device: str
     dtype: str
+    devices: int
     rows: int
     length: int
     memory: dict[str, int]
@@ -129,27 +132,34 @@ def forecast(
     if steps is None and training.epochs is not None and data is not None:
         steps = int(np.ceil(training.epochs * len(batches)))
     decided = run.model_copy(update={"training": training.model_copy(update={"steps": steps or len(batches)})})
+    devices = execution.devices_per_run
+    share = -(-longest[0] // devices)
     found = simulate(
         decided, skeleton, layout, device=device, machine=machine,
-        train=(longest,) if middle == longest else (longest, middle), answer=answer, micro_batch_size=micro,
+        train=(longest,) if middle == longest else (longest, middle), answer=answer,
+        micro_batch_size=min(micro or share, share) if devices > 1 else micro,
         gradient_checkpointing=execution.gradient_checkpointing,
     )  # fmt: skip
+    found = found.shared_by(devices, micro)
     memory = _quantised(found.memory, run, skeleton, layout, training.dtype)
+    if execution.shard:
+        memory = _sharded(memory, run, layout, devices)
     times = {} if steps is None else _times(batch_plan, steps)
     flops = sum(n * found.flops.of_step(np.full(rows, length), length)[0] for (rows, length), n in times.items())
     seconds = sum(n * _between(found, longest, middle, rows * length) for (rows, length), n in times.items())
-    available = available_bytes(device)
+    available = available_bytes(device) // (devices if device == "cpu" else 1)
     fits = memory.total <= _USABLE * available
     return Forecast(
         device=device,
         dtype=training.dtype,
+        devices=devices,
         rows=longest[0],
         length=longest[1],
         memory={**asdict(memory), "total": memory.total},
         memory_bytes=memory.total,
         available_bytes=available,
         fits=fits,
-        advice=() if fits else _advice(memory, run, skeleton, layout, longest[0], micro, int(_USABLE * available)),
+        advice=() if fits else _advice(memory, run, skeleton, layout, share, micro, int(_USABLE * available)),
         steps=steps,
         step_flops=found.flops.of_step(np.full(middle[0], middle[1]), middle[1])[0],
         step_seconds=found.step_seconds[middle],
@@ -233,6 +243,32 @@ def _quantised(memory: Memory, run: RunConfig, skeleton: nn.Module, layout: Layo
     )
 
 
+def _sharded(memory: Memory, run: RunConfig, layout: Layout, devices: int) -> Memory:
+    """The memory of one of ``devices`` that hold a shard each, and two blocks whole: the present one and the next.
+
+    As :mod:`adaptlab.training.shards` cuts: the frozen blocks, or all of the weights where the base's own train. The
+    float32 base is given up once it is cut.
+    """
+    method, setup = methods.get(run.method.name), setup_of(run)
+    trained = set(method.trains_of_base(layout, setup))
+    width = {"float64": 8, "float32": 4}.get(run.training.dtype, 2)
+    sizes = {name: layout.count(name) * (4 if name in trained else width) for name in layout.parameters}
+    blocks = [sum(size for name, size in sizes.items() if name.startswith(f"{block}.")) for block in layout.blocks]
+    lent, inside, everything = 2 * max(blocks), sum(blocks), sum(sizes.values())
+    outside = everything - inside
+    before = memory.base + memory.copies + (memory.trained if trained else 0)
+    if trained:
+        held = {part: getattr(memory, part) // devices for part in ("trained", "optimizer", "best")}
+        # Of what is whole while it computes, so are the gradients until they are added up.
+        held |= {"gradients": memory.gradients // devices + max(blocks) + outside}
+        frozen = sum(size for name, size in sizes.items() if name not in trained)
+        memory = replace(memory, **held, base=frozen // devices, copies=lent + outside)
+    else:
+        memory = replace(memory, base=inside // devices + outside, copies=lent)
+    after = memory.base + memory.copies + (memory.trained if trained else 0)
+    return replace(memory, answering=max(after, memory.answering - before + after))
+
+
 def _advice(
     memory: Memory,
     run: RunConfig,
@@ -246,8 +282,6 @@ def _advice(
     rows = min(micro or rows, rows)
     ways: list[tuple[str, Memory]] = []
     stores: list[tuple[str, Memory]] = [("", memory)]
-    from adaptlab.methods import registry as methods
-
     if run.model.quantize == "none" and methods.get(run.method.name).placement != "base":
         for how in ("8bit", "4bit"):
             config = run.model_copy(update={"model": ModelConfig(**{**run.model.model_dump(), "quantize": how})})

@@ -158,7 +158,8 @@ def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> l
         if shape not in models:
             models[shape] = _skeleton(run.model, labels[rows])
         try:
-            one = _plan(runs, *models[shape], labels[rows], task_label(run.task.name) if with_task else None)
+            name = task_label(run.task.name) if with_task else None
+            one = _plan(runs, *models[shape], labels[rows], name, shard=study.execution.shard)
             plans.append(one if ahead is None else _with_forecast(one, runs, *models[shape], tasks[rows], ahead))
         except ConfigError as error:
             problems.update(dict.fromkeys(error.problems))
@@ -232,12 +233,15 @@ def _rows_key(run: RunConfig) -> str:
     return f"{run.task.model_dump_json(exclude={'max_length'})}|{run.readout == 'head'}"
 
 
-def _plan(runs: list[RunConfig], model: nn.Module, layout: Layout, labels: Labels, task: str | None) -> Plan:
+def _plan(
+    runs: list[RunConfig], model: nn.Module, layout: Layout, labels: Labels, task: str | None, *, shard: bool
+) -> Plan:
     run = runs[0]
     from adaptlab.models import quantize
 
     method, setup, how = methods.get(run.method.name), setup_of(run), run.model.quantize
-    check_method(model, layout, run, "cuda")  # for some machine; widths that a CPU cannot have are no matter of counts
+    # For some machine: widths that a CPU cannot have are no matter of counts.
+    check_method(model, layout, run, "cuda", shard=shard)
     trainable = method.trainable_count(layout, setup)
     head = layout.head_count() if setup.head == "trained" else 0
     base = sum(layout.count(name) for name in layout.parameters)

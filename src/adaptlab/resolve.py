@@ -15,6 +15,7 @@ from adaptlab.config import (
     ExecutionConfig,
     MethodConfig,
     ModelConfig,
+    Optimizer,
     Prompt,
     Readout,
     RunConfig,
@@ -48,6 +49,9 @@ ANSWERS: dict[Readout, tuple[Kind, ...]] = {
     "verbalizer": ("classification", "multiple-choice"),
     "generate": ("classification", "regression", "multiple-choice", "generation"),
 }
+
+#: Optimisers that update each number by itself, whichever others are beside it.
+_BY_ELEMENT: tuple[Optimizer, ...] = ("adamw", "adam", "sgd", "sgd-momentum", "sgd-nesterov")
 
 _RELATIVE = ("t5", "mt5", "umt5", "longt5")
 #: These count positions from behind the padding token's index.
@@ -84,6 +88,7 @@ class Resolver:
     def __init__(self, execution: ExecutionConfig, *, on: str | None = None) -> None:
         self._access = DataAccess(data_root=execution.data_root)
         self.device = on or device(execution.device)
+        self._shard = execution.shard
         self._data: dict[str, TaskData] = {}
         self._weights: dict[str, str] = {}
         self._model_configs: dict[str, dict[str, Any]] = {}
@@ -153,8 +158,8 @@ class Resolver:
         """Try every method on its model's layout, without weights, before anything is written.
 
         Raises:
-            ConfigError: targets match nothing, options do not fit, or the method cannot have its base quantised; every
-                misfit, a sentence each.
+            ConfigError: targets match nothing, options do not fit, or the method cannot have its base quantised or
+                sharded; every misfit, a sentence each.
             ModelError: the model cannot answer in this way.
         """
         from adaptlab.models import quantize
@@ -175,11 +180,13 @@ class Resolver:
                     readout=run.resolved.readout,
                 )
             key = f"{name}|{method.model_dump_json(exclude={'label'})}"
+            if self._shard:
+                key += f"|{run.resolved.objective}|{run.resolved.training.optimizer}|{run.resolved.training.dtype}"
             if key in tried:
                 continue
             tried.add(key)
             try:
-                check_method(*models[name], run.resolved, self.device)
+                check_method(*models[name], run.resolved, self.device, shard=self._shard)
             except ConfigError as error:
                 problems.update(dict.fromkeys(error.problems))
         if problems:
@@ -279,16 +286,18 @@ def setup_of(config: RunConfig) -> Setup:
     )
 
 
-def check_method(model: nn.Module, layout: Layout, config: RunConfig, device: str) -> None:
+def check_method(model: nn.Module, layout: Layout, config: RunConfig, device: str, *, shard: bool = False) -> None:
     """Try the run's method on its model's layout; ``model`` has no weights.
 
     Raises:
-        ConfigError: the targets or options do not fit, or the method cannot have the base quantised.
+        ConfigError: the targets or options do not fit, or the method cannot have the base quantised, or sharded.
     """
     from adaptlab.models import quantize
 
     method, setup, how = methods.get(config.method.name), setup_of(config), config.model.quantize
     method.trainable_count(layout, setup)
+    if shard and (reason := _no_shards(config, cuts_trained=bool(method.trains_of_base(layout, setup)))):
+        raise ConfigError(f"--shard was given {reason}.")
     if how == "none":
         return
     quantize.check_widths(model, layout, config.model, device)
@@ -298,6 +307,33 @@ def check_method(model: nn.Module, layout: Layout, config: RunConfig, device: st
     why = why or quantised_refusal(method.name, layout.kind, how)
     if why is not None:
         raise ConfigError(why)
+
+
+def _no_shards(config: RunConfig, *, cuts_trained: bool) -> str | None:
+    """Why the run's weights cannot be cut into shards, and what to do, as the end of a sentence; ``None`` if they can.
+
+    Args:
+        cuts_trained: what trains are weights of the base, which are cut with it.
+    """
+    training, how = config.training, config.model.quantize
+    if how != "none":
+        return f"with a base in {how}, whose packed codes cannot be cut by rows: leave --quantize out, or --shard"
+    if config.objective == "context-distillation":
+        return (
+            "with context distillation, whose teacher is asked by each device for rows of its own, which devices that "
+            "lend each other weights cannot do: leave --shard out"
+        )
+    if cuts_trained and training.optimizer not in _BY_ELEMENT:
+        return (
+            f"with {config.method.name}, whose trained weights are cut too, and {training.optimizer}, which needs a "
+            f"weight whole: use {', '.join(_BY_ELEMENT[:-1])} or {_BY_ELEMENT[-1]}, or a method such as lora"
+        )
+    if cuts_trained and training.dtype == "float16":
+        return (
+            f"with {config.method.name}, whose trained weights are cut too, and float16, whose loss scaling needs all "
+            "gradients in one place: use --dtype bfloat16 or float32, or a method such as lora"
+        )
+    return None
 
 
 def max_positions(model_config: dict[str, Any]) -> int | None:

@@ -12,7 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -97,6 +97,20 @@ class Simulated:
     flops: TrainingFlops
     step_seconds: dict[Shape, float]
     answer_seconds: float
+
+    def shared_by(self, devices: int, micro_batch_size: int | None) -> Simulated:
+        """The same where ``devices`` do a part of every batch each, and nothing is lost by talking.
+
+        Operations are those of the whole batch, counted in passes of ``micro_batch_size`` rows as a record counts them.
+        """
+        if devices == 1:
+            return self
+        return replace(
+            self,
+            flops=replace(self.flops, micro_batch_size=micro_batch_size),
+            step_seconds={shape: seconds / devices for shape, seconds in self.step_seconds.items()},
+            answer_seconds=self.answer_seconds / devices,
+        )
 
 
 def simulate(

@@ -39,6 +39,7 @@ from adaptlab.training.outputs import Room, Store
 from adaptlab.training.precision import CastCache, Precision
 from adaptlab.training.ranks import here
 from adaptlab.training.recompute import recompute_blocks
+from adaptlab.training.shards import shard
 
 #: Fewer are tokenised sooner than a file is found.
 _FEWEST_ROWS_ON_DISK = 500
@@ -87,6 +88,11 @@ class Workshop:
             )
         return True
 
+    @property
+    def shards(self) -> bool:
+        """Whether this process is one of several that hold a shard of a run's weights each."""
+        return self.execution.shard and here().count > 1
+
     def base(self, run: ResolvedRun) -> Base:
         """The pretrained base of ``run``; the last one stays in memory, and what was made of the last data."""
         if run.identity.data != self._data:
@@ -100,10 +106,23 @@ class Workshop:
             self._bases.clear()
             self.casts.clear()
             self._forget_rows()
-            self._bases[key] = load_base(
-                run.resolved.model, num_labels=count, regression=regression, device=self.device, readout=readout
+            device = "cpu" if self.shards else self.device  # which may have no room for all of it
+            base = load_base(
+                run.resolved.model, num_labels=count, regression=regression, device=device, readout=readout
             )
+            if self.shards:
+                for name in base.layout.head_modules:  # drawn where a run on one device draws it
+                    base.model.get_submodule(name).to(here().device)
+            self._bases[key] = base
         return self._bases[key]
+
+    def shard(self, attached: Attached, base: Base) -> None:
+        """Leave this process its shard of what ``attached`` holds; the whole ``base`` is given up."""
+        shard(attached, bare(attached.model), here().device)
+        base.model.to("meta")
+        self._bases.clear()
+        self.casts.clear()
+        self.let_go()
 
     def execution_of(self, run: ResolvedRun) -> ExecutionConfig:
         """How the run executes: as was asked for, but for a smaller micro-batch where memory ran out."""
@@ -187,6 +206,8 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     key_dropout(attached.model, base.layout.blocks, clock)
     if workshop.execution.gradient_checkpointing:
         _recompute(attached, base, clock)
+    if workshop.shards:
+        workshop.shard(attached, base)
     plan = BatchPlan(data.lengths, training.batch_size)
     collate: Collate = partial(readout.collate, device=workshop.device)
     teacher = None

@@ -30,10 +30,10 @@ _RUNS = {
     "--steps", "--batch-size", "--learning-rate", "--head-learning-rate", "--optimizer", "--schedule",
     "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--eval-every", "--select", "--dtype", "--keep-weights",
     "--device", "--threads", "--micro-batch-size", "--gradient-checkpointing", "--measure", "--engine",
-    "--allow-pickle", "--trust-remote-code",
+    "--devices-per-run", "--shard", "--allow-pickle", "--trust-remote-code",
     "--out",
 }  # fmt: skip
-_LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "--launch", "--devices-per-run"}
+_LAUNCH = {"--launcher", "--workers", "--wait", "--no-wait", "--ray-address", "--launch"}
 _FILES = {"--data-root", "--text-columns", "--label-column", "--delimiter"}
 CONTRACT = {
     "compare": {"STUDY", "--methods", "--seeds", "--tune", "--pruner", "--equalize", *_RUNS, *_LAUNCH},
@@ -44,7 +44,7 @@ CONTRACT = {
         "--launch", "--devices-per-run", "--allow-pickle", "--trust-remote-code", "--out",
     },
     "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
-    "train": {"STUDY", "--method", "--seed", "--devices-per-run", *_RUNS},
+    "train": {"STUDY", "--method", "--seed", *_RUNS},
     "evaluate": {
         *("RUN", "--adapter", "--task", "--model", "--quantize", "--readout", "--prompt", "--eval-examples"),
         *("--device", *_FILES),

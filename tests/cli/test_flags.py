@@ -39,6 +39,7 @@ UNSAID = dict.fromkeys(
 #: What the flags below say of where runs execute.
 EXECUTION = {
     "devices_per_run": 2,
+    "shard": True,
     "gradient_checkpointing": True,
     "device": "cpu",
     "threads": 2,
@@ -86,7 +87,7 @@ def test_every_flag_of_compare_reaches_the_study(adaptlab: Command, asked: list[
         *("--track-entity", "e", "--track-group", "g", "--track-name", "n", "--track-mode", "offline", "--profile"),
         *("--explanation-column", "w", "--unlabelled-examples", "0,all", "--stop", "a\\n", "--stop", "b"),
         *("--max-examples", "1,2", "--max-tokens", "3", "--max-flops", "4e9", "--max-seconds", "5", "--max-bytes", "6"),
-        *("--pruner", "halving", "--gradient-checkpointing", "--devices-per-run", "2"),
+        *("--pruner", "halving", "--gradient-checkpointing", "--devices-per-run", "2", "--shard"),
         *("--allow-pickle", "--trust-remote-code", "--out", "here"),
     )
     assert (done.code, done.err) == (2, "Error: asked\n")

@@ -236,6 +236,31 @@ def test_gradient_checkpointing_is_planned_as_it_is_run(adaptlab: Command, tiny_
     assert records["with"]["metrics"] == records["without"]["metrics"]
 
 
+def test_memory_is_that_of_each_device_with_and_without_shards(adaptlab: Command, tiny_flags: list[str]) -> None:
+    flags = (*tiny_flags, "--methods", "lora,full", "--seeds", "1", "--dtype", "float32", "--batch-size", "64")
+    planned = [
+        {one["method"]: one["forecast"] for one in json.loads(adaptlab("plan", *flags, *more, "--json").out)}
+        for more in ((), ("--devices-per-run", "2"), ("--devices-per-run", "2", "--shard"))
+    ]
+    for method in ("lora", "full"):
+        alone, whole, cut = (found[method] for found in planned)
+        assert (alone["devices"], cut["devices"]) == (1, 2)
+        assert cut["rows"] == alone["rows"]
+        assert cut["train_flops"] == pytest.approx(alone["train_flops"], rel=1e-9)
+        assert whole["memory"]["base"] == alone["memory"]["base"]
+        assert whole["memory"]["activations"] == cut["memory"]["activations"] < alone["memory"]["activations"]
+    lora, full = ([found[method]["memory"] for found in planned] for method in ("lora", "full"))
+    assert lora[2]["base"] < lora[0]["base"]
+    assert lora[2]["optimizer"] == lora[0]["optimizer"]
+    assert full[2]["optimizer"] == full[0]["optimizer"] // 2
+    assert full[2]["best"] == full[0]["best"] // 2
+    shown = adaptlab("plan", *flags, "--devices-per-run", "2", "--shard").out
+    assert "on 2 devices (memory of each)" in shown
+    refused = adaptlab("plan", *flags, "--devices-per-run", "2", "--shard", "--optimizer", "adafactor")
+    assert refused.code == 2
+    assert "--shard was given with full" in refused.err
+
+
 def test_gradient_checkpointing_is_refused_where_prefixes_pass_through_caches(
     adaptlab: Command, tiny_flags: list[str]
 ) -> None:

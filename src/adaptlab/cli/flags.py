@@ -172,6 +172,10 @@ DevicesPerRun = Annotated[
     str | None,
     _option("--devices-per-run", "N", "Share each batch among N GPUs (or processes on a CPU); same numbers.", _WHERE),
 ]
+Shard = Annotated[
+    bool,
+    _option("--shard", "", "Keep a part of the weights on each of them, for a base that one has no room for.", _WHERE),
+]
 Wait = Annotated[
     bool | None,
     typer.Option(

@@ -100,7 +100,7 @@ def _costs(plans: list[Plan]) -> Table:
     """Of one run, and how many there are."""
     told = _told(plans)
     columns = ("batch", "steps", "operations", "training", "answering", "memory", "fits", "runs")
-    table = _table(plans, "What a run takes", columns, told)
+    table = _table(plans, f"What a run takes{_on_devices(plans)}", columns, told)
     for one in plans:
         ahead = one.forecast
         assert ahead is not None
@@ -121,11 +121,17 @@ def _costs(plans: list[Plan]) -> Table:
     return table
 
 
+def _on_devices(plans: list[Plan]) -> str:
+    """Nothing where a run has one device."""
+    devices = plans[0].forecast.devices if plans[0].forecast is not None else 1
+    return f" on {devices} devices (memory of each)" if devices > 1 else ""
+
+
 def _memory(plans: list[Plan]) -> Table:
     """What holds the memory."""
     told = _told(plans)
     parts = ("base", "copies", "trained", "gradients", "optimizer", "best", "activations", "total", "answering")
-    table = _table(plans, "Memory while training, by what holds it", parts, told)
+    table = _table(plans, f"Memory while training, by what holds it{_on_devices(plans)}", parts, told)
     for one in plans:
         assert one.forecast is not None
         memory = one.forecast.memory

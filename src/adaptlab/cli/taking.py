@@ -22,9 +22,10 @@ _ALL: tuple[Any, ...] = (
     f.DataSeed, f.DataRoot, f.TextColumns, f.LabelColumn, f.ExplanationColumn, f.Delimiter, f.Epochs, f.Steps,
     f.MaxExamples, f.MaxTokens, f.MaxFlops, f.MaxSeconds, f.MaxBytes, f.BatchSize, f.LearningRate,
     f.HeadLearningRate, f.Optimizer, f.Schedule, f.WarmupRatio, f.WeightDecay, f.MaxGradNorm, f.EvalEvery, f.Select,
-    f.DType, f.KeepWeights, f.Device, f.Threads, f.DevicesPerRun, f.MicroBatchSize, f.GradientCheckpointing,
-    f.Measure, f.Track, f.TrackProject, f.TrackEntity, f.TrackGroup, f.TrackName, f.TrackMode, f.Profile, f.Engine,
-    f.Launcher, f.Workers, f.Wait, f.RayAddress, f.Launch, f.AllowPickle, f.TrustRemoteCode, f.Out,
+    f.DType, f.KeepWeights, f.Device, f.Threads, f.DevicesPerRun, f.Shard, f.MicroBatchSize,
+    f.GradientCheckpointing, f.Measure, f.Track, f.TrackProject, f.TrackEntity, f.TrackGroup, f.TrackName,
+    f.TrackMode, f.Profile, f.Engine, f.Launcher, f.Workers, f.Wait, f.RayAddress, f.Launch, f.AllowPickle,
+    f.TrustRemoteCode, f.Out,
 )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def _but(*others: Any) -> tuple[Any, ...]:
 
 COMPARE = _but(*_ONE)
 TRAIN = _but(*_MANY, *_LAUNCHING)
-PLAN = _but(*_ONE, f.Tune, f.Pruner, f.Equalize, f.DevicesPerRun, *_LAUNCHING)
+PLAN = _but(*_ONE, f.Tune, f.Pruner, f.Equalize, *_LAUNCHING)
 
 
 def takes(flags: tuple[Any, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -44,13 +44,12 @@ class Passing(ABC):
         ranks = here()
         rows = [member.rows() for member in members]
         count, length = len(rows[0].rows), rows[0].length
-        begin, end = ranks.part(count)
         micro = min(self.micro_batch_size or count, count)
         totals: Tensor | None = None
         tokens = np.zeros((2, len(members)), dtype=np.int64)
-        for first in range(begin, end, micro):
+        for first, end, counts in ranks.passes(count, micro):
             batches = [
-                member.collate(member.data, own.rows[first : min(first + micro, end)], length)
+                member.collate(member.data, own.rows[first:end], length)
                 for member, own in zip(members, rows, strict=True)
             ]
             with self._precision.autocast(), self._precision.attention(length):
@@ -58,9 +57,11 @@ class Passing(ABC):
             losses = torch.stack(
                 [m.objective.losses(o, b).sum() / count for m, o, b in zip(members, outputs, batches, strict=True)]
             )
-            self._whole(members, losses, with_extra=first == 0).backward()  # type: ignore[no-untyped-call]
+            losses = losses if counts else losses * 0.0
+            self._whole(members, losses, with_extra=counts and first == 0).backward()  # type: ignore[no-untyped-call]
             totals = losses.detach() if totals is None else totals + losses.detach()
-            tokens += [[batch.tokens for batch in batches], [batch.padded_tokens for batch in batches]]
+            if counts:
+                tokens += [[batch.tokens for batch in batches], [batch.padded_tokens for batch in batches]]
         ranks.add_gradients([parameter for member in members for parameter in member.trained.values()])
         own_losses = [0.0] * len(members) if totals is None else totals.tolist()
         sums = ranks.total([*own_losses, *tokens.ravel().tolist()])

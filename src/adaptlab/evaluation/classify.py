@@ -25,20 +25,21 @@ def logits(
 
     ranks = here()
     batches = evaluation_batches(data.lengths)
-    parts, order = [], []
+    parts = []
     with torch.inference_mode(), precision.autocast():
-        # One that has none left to answer looks at the first, to know how many outputs there are.
-        for rows in batches[ranks.index :: ranks.count] or batches[:1]:
+        own = batches[ranks.index :: ranks.count]
+        # All pass through the model equally often: one that has none left to answer looks at the first batch.
+        for rows in own + batches[:1] * (-(-len(batches) // ranks.count) - len(own)):
             batch = collate(
                 data, rows.rows, rows.length, pad_id=pad_id, padding_side=padding_side, device=precision.device
             )
             with precision.attention(rows.length):
                 parts.append(model(**batch.inputs).logits.float())  # type: ignore[attr-defined]
-            order.append(rows.rows)
     scores = torch.cat(parts).cpu().numpy()
     result = np.zeros((len(data), *scores.shape[1:]), dtype=scores.dtype)
-    if ranks.index < len(batches):
-        result[np.concatenate(order)] = scores
+    if own:
+        answered = np.concatenate([rows.rows for rows in own])
+        result[answered] = scores[: len(answered)]
     return ranks.merged(result)
 
 

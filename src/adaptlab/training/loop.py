@@ -72,10 +72,11 @@ def train(members: Sequence[Member], backward: Backward, hooks: Hooks) -> None:
         _evaluate(due, hooks)
         for member in due:
             member.modes.train()
-        if here().any(hooks.stop()):
+        late = time.monotonic() - saved >= hooks.checkpoint_seconds
+        stopped, late = (votes > 0 for votes in here().total([hooks.stop(), late]))
+        if stopped:
             _interrupt(unfinished, hooks)
         ended = [member for member in active if member.done and len(members) > 1]
-        late = time.monotonic() - saved >= hooks.checkpoint_seconds
         for member in unfinished if late else ended:
             hooks.save(member)
         saved = time.monotonic() if late else saved

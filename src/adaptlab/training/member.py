@@ -22,6 +22,7 @@ from adaptlab.training.budget import Currency, affordable_steps
 from adaptlab.training.encode import Rows
 from adaptlab.training.modes import Modes
 from adaptlab.training.objectives import Objective
+from adaptlab.training.shards import cut_like, whole
 
 
 @dataclass
@@ -229,12 +230,16 @@ class Member:
         return mean
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that a resumed run needs: tensors, and plain values."""
+        """Everything that a resumed run needs: tensors, and plain values.
+
+        Where weights are sharded, every process has to ask, and the first one gets the tensors.
+        """
         tensors = {f"trained/{name}": p.detach() for name, p in self.trained.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
         tensors |= {f"state/{name}": tensor for name, tensor in self.attached.state.items()}
         moments, plain = _flat(self.optimizer.state_dict()["state"])
         tensors |= {f"optimizer/{path}": tensor for path, tensor in moments.items()}
+        tensors = {name: whole(tensor) for name, tensor in tensors.items()}
         values = {
             "progress": dict(vars(self.progress)),
             "optimizer": plain,
@@ -250,13 +255,17 @@ class Member:
         """
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                parameter.copy_(tensors[f"trained/{name}"])
+                parameter.copy_(cut_like(tensors[f"trained/{name}"], parameter))
             for name, tensor in self.attached.state.items():
                 tensor.copy_(tensors[f"state/{name}"])
         best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
-        self.best = {name: v.to(self.trained[name].device) for name, v in best.items()} or None
+        of = self.trained
+        self.best = {name: cut_like(v.to(of[name].device), of[name]) for name, v in best.items()} or None
         moments = {k.removeprefix("optimizer/"): v for k, v in tensors.items() if k.startswith("optimizer/")}
         state = {int(index): value for index, value in _nested({**values["optimizer"], **moments}).items()}
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for index, value in state.items():
+            value |= {key: cut_like(v, parameters[index]) for key, v in value.items() if isinstance(v, Tensor)}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if self.scaler is not None and values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])

@@ -1,6 +1,7 @@
 """The processes that train one run together, a device each: what they share out, add up and agree on.
 
-Every process holds the whole model and goes through the same code. Of a batch each takes some rows, numbered as in the
+Every process holds the whole model, or its shard of the weights (:mod:`adaptlab.training.shards`), and goes through
+the same code, and through the model as often as the others. Of a batch each takes some rows, numbered as in the
 whole batch, so that dropout is that of one device; losses are divided by the whole batch's rows, and gradients are
 added up, once a step. The sums come out the same everywhere, and so does every weight. Data parallelism as torch's
 DistributedDataParallel does it, less its wrapper: a step may have several micro-batches, some rows fewer than
@@ -11,6 +12,7 @@ What is alone (a process without others) needs none of it, and :data:`ALONE` doe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,9 +20,12 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from adaptlab.errors import InterruptedRunError
 
+#: How gloo says that a neighbour has gone; NCCL's errors have a class.
+_LOST = re.compile(r"gloo.*(Connection|timeout|error)", re.IGNORECASE | re.DOTALL)
 #: Numbers that are added up in one message.
 _MESSAGE_NUMBERS = 2**23
 
@@ -34,9 +39,11 @@ class Ranks:
 
     Attributes:
         index: which of ``count`` processes this is; the first one writes what the run leaves behind.
+        device: where processes that train together keep what they exchange.
     """
 
     index, count = 0, 1
+    device = torch.device("cpu")
 
     @property
     def first(self) -> bool:
@@ -47,8 +54,19 @@ class Ranks:
         """The first of this process's rows of a batch, and the one behind its last; parts differ by a row at most."""
         return rows * self.index // self.count, rows * (self.index + 1) // self.count
 
+    def passes(self, rows: int, most: int) -> Iterator[tuple[int, int, bool]]:
+        """This process's part of a batch of ``rows``, at most ``most`` at once: the first row of a pass, the one behind
+        its last, and whether it counts. All processes have equally many: one with fewer rows goes over row 0 instead,
+        which does not count."""
+        begin, end = self.part(rows)
+        for start in range(begin, begin - (-rows // self.count), most):
+            yield (start, min(start + most, end), True) if start < end else (0, 1, False)
+
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Every parameter's gradient becomes the sum over the processes; one that no process has stays ``None``."""
+        """Every parameter's gradient becomes the sum over the processes; one that no process has stays ``None``.
+
+        Those of sharded parameters are sums already.
+        """
 
     def total(self, numbers: Sequence[float]) -> list[float]:
         """The sums over the processes."""
@@ -58,13 +76,18 @@ class Ranks:
         """The sum of arrays of one shape, of which each process has filled in its own rows, the others being 0."""
         return part
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is true in some process."""
-        return flag
-
     def of_first(self, number: float) -> float:
         """The first process's number."""
         return number
+
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        """Within the block a message that fails inside torch (sharded weights are sent there) is a lost process.
+
+        Raises:
+            LostProcessError: another process has ended.
+        """
+        yield
 
     @contextmanager
     def one_after_the_other(self) -> Iterator[None]:
@@ -84,10 +107,13 @@ class Together(Ranks):
 
     def __init__(self, device: torch.device) -> None:
         self.index, self.count = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        self._device = device
+        self.device = device
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
-        present = self._sum(torch.tensor([float(p.grad is not None) for p in parameters], device=self._device))
+        parameters = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+        if not parameters:
+            return
+        present = self._sum(torch.tensor([float(p.grad is not None) for p in parameters], device=self.device))
         known = [p for p, there in zip(parameters, present.tolist(), strict=True) if there]
         for parameter in known:
             if parameter.grad is None:
@@ -100,17 +126,23 @@ class Together(Ranks):
                 gradient.copy_(summed.view_as(gradient))
 
     def total(self, numbers: Sequence[float]) -> list[float]:
-        found: list[float] = self._sum(torch.tensor(numbers, dtype=torch.float64, device=self._device)).tolist()
+        found: list[float] = self._sum(torch.tensor(numbers, dtype=torch.float64, device=self.device)).tolist()
         return found
 
     def merged(self, part: NDArray[Any]) -> NDArray[Any]:
-        return self._sum(torch.from_numpy(part).to(self._device)).cpu().numpy()
-
-    def any(self, flag: bool) -> bool:
-        return self.total([flag])[0] > 0
+        return self._sum(torch.from_numpy(part).to(self.device)).cpu().numpy()
 
     def of_first(self, number: float) -> float:
         return self.total([number if self.first else 0.0])[0]
+
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, torch.distributed.DistError) and not _LOST.search(str(error)):
+                raise
+            raise self._lost(error) from error
 
     @contextmanager
     def one_after_the_other(self) -> Iterator[None]:
@@ -126,8 +158,11 @@ class Together(Ranks):
         try:
             torch.distributed.all_reduce(tensor)
         except RuntimeError as error:
-            raise LostProcessError(f"Another of the run's {self.count} processes has ended ({error}).") from error
+            raise self._lost(error) from error
         return tensor
+
+    def _lost(self, error: RuntimeError) -> LostProcessError:
+        return LostProcessError(f"Another of the run's {self.count} processes has ended ({error}).")
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
