@@ -209,7 +209,7 @@ def _groups(
         return None
     if chosen_engine(execution.engine, device) == "solo":
         return None
-    return lambda runs: pack(runs, lambda run: methods.get(run.resolved.method.name).placement).groups
+    return lambda runs: pack(runs, lambda run: methods.get(run.resolved.method.name)).groups
 
 
 def _inline(folder: StudyFolder, execution: ExecutionConfig, listener: Listener, stop: StopRequest) -> Pool:

@@ -90,7 +90,7 @@ def groups_of(runs: Sequence[ResolvedRun], workshop: Workshop) -> list[list[Reso
     untrained = [run for run in runs if run.resolved.training.steps == 0]
     packing = pack(
         [run for run in runs if run.resolved.training.steps != 0],
-        lambda run: methods.get(run.resolved.method.name).placement,
+        lambda run: methods.get(run.resolved.method.name),
         run_bytes=lambda run: run_bytes(run.resolved, run.data),
         budget_bytes=free_bytes(workshop.device),
         all_alone=CHECKPOINTING if workshop.execution.gradient_checkpointing else None,

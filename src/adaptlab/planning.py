@@ -186,7 +186,7 @@ def _grouped(
             candidates.append(_Candidate(str(len(candidates)), run, same, number, run_bytes(run, rows)))
     packing = pack(
         candidates,
-        lambda run: methods.get(run.resolved.method.name).placement,
+        lambda run: methods.get(run.resolved.method.name),
         run_bytes=lambda run: run.bytes,
         budget_bytes=free_bytes(on),
         all_alone=CHECKPOINTING if execution.gradient_checkpointing else None,
@@ -208,6 +208,7 @@ def run_bytes(run: RunConfig, data: TaskData | None) -> int:
 
     Before anything is tokenised: of the longest row, at the least, without ``data`` of the maximal length.
     """
+    method = methods.get(run.method.name)
     length = int(run.task.max_length)
     if data is not None:
         characters = max(sum(map(len, example.texts)) for example in data.trained_on)
@@ -215,7 +216,7 @@ def run_bytes(run: RunConfig, data: TaskData | None) -> int:
     return activation_bytes(
         read_config(run.model),
         rows=run.training.batch_size,
-        length=length,
+        length=length + method.virtual_tokens(method.Config(**run.method.options)),
         bytes_per_number=2 if run.training.dtype in ("bfloat16", "float16") else 4,
     )
 

@@ -274,18 +274,19 @@ def test_gradient_checkpointing_is_refused_where_prefixes_pass_through_caches(
 def test_a_plan_says_which_runs_would_share_passes_and_why_others_do_not(
     adaptlab: Command, tiny_flags: list[str]
 ) -> None:
-    flags = (*tiny_flags, "--methods", "lora,ia3,full,prompt-tuning", "--seeds", "2", "--device", "cpu")
+    flags = (*tiny_flags, "--methods", "lora,ia3,full,prompt-tuning,p-tuning", "--seeds", "2", "--device", "cpu")
     plans = {one["method"]: one for one in json.loads(adaptlab("plan", *flags, "--json").out)}
     assert {name: one["groups"] for name, one in plans.items()} == {
-        "lora": [1], "ia3": [1], "full": [], "prompt-tuning": [],
+        "lora": [1], "ia3": [1], "full": [], "prompt-tuning": [2], "p-tuning": [2],
     }  # fmt: skip
     assert {one["engine"] for one in plans.values()} == {"solo"}
     assert "base itself" in plans["full"]["alone"]
     shown = adaptlab("plan", *flags, "--engine", "fused").out
     assert "Fused, group 1: lora, ia3." in shown
+    assert "Fused, group 2: prompt-tuning, p-tuning." in shown
     assert "Solo, the method changes the base itself: full." in shown
     apart = adaptlab("plan", *flags, "--engine", "fused", "--gradient-checkpointing").out
-    assert "computed anew, for one run at a time: lora, ia3." in apart.replace("\n", " ")
+    assert "computed anew, for one run at a time: lora, ia3, prompt-tuning, p-tuning." in apart.replace("\n", " ")
 
 
 def test_what_does_not_fit_is_told_with_the_flags_that_help(

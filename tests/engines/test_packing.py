@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig, TrainingConfig
-from adaptlab.engines.packing import CHECKPOINTING, NO_PARTNER, activation_bytes, chosen_engine, pack
+from adaptlab.engines.packing import CHECKPOINTING, NO_COMPANY, NO_PARTNER, activation_bytes, chosen_engine, pack
 from adaptlab.methods import registry
 
 
@@ -38,7 +38,7 @@ class Run:
 
 
 def names(runs: list[Run], **limits: Any) -> tuple[list[list[str]], dict[str, str]]:
-    packing = pack(runs, lambda run: registry.get(run.method).placement, **limits)
+    packing = pack(runs, lambda run: registry.get(run.method), **limits)
     return [[run.name for run in group] for group in packing.groups], packing.alone
 
 
@@ -71,6 +71,16 @@ def test_methods_that_change_the_base_run_alone_and_it_is_said_why() -> None:
     assert groups == [["a", "c"], ["b"], ["d"], ["e"]]
     assert set(alone) == {"b", "d", "e"}
     assert "base" in alone["b"]
+
+
+def test_methods_with_virtual_tokens_go_together_where_these_are_as_many_and_stand_alike() -> None:
+    lstm = {"encoder_reparameterization_type": "LSTM", "num_virtual_tokens": 20}
+    runs = [Run("a"), Run("b", "prompt-tuning"), Run("c", "prompt-tuning", options={"num_virtual_tokens": 30})]
+    runs += [Run("d", "p-tuning", seed=1), Run("e", "p-tuning", options=lstm), Run("f", "prefix-tuning")]
+    runs += [Run("g", "ia3"), Run("h", "prefix-tuning", options={"prefix_projection": True})]
+    groups, alone = names(runs)
+    assert [sorted(group) for group in groups] == [["a", "g"], ["b", "d", "e"], ["c"], ["f", "h"]]
+    assert alone == {"c": NO_COMPANY.format(company="30 virtual tokens among the inputs")}
 
 
 def test_what_keeps_all_runs_alone_is_said_of_each_that_has_no_reason_of_its_own() -> None:

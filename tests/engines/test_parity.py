@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.models.t5 import modeling_t5
 
 from adaptlab.engines.layers import LoraProducts, Site
 from adaptlab.engines.stacks import Stacked
@@ -17,7 +18,7 @@ from .conftest import Group, Spec
 
 Build = Callable[..., Group]
 
-FUSABLE = [m.name for m in registry.all() if m.trains and m.placement in ("layers", "nothing")]
+FUSABLE = [m.name for m in registry.all() if m.trains and m.placement != "base"]
 FAMILIES = ("bert", "opt", "t5")
 MIXED = (
     Spec("lora", 0, {"r": 4}),
@@ -28,7 +29,30 @@ MIXED = (
     Spec("parallel-adapter", 3),
     Spec("head", 4),
 )
+PROMPTS = (
+    Spec("prompt-tuning", 0),
+    Spec("prompt-tuning", 1, {"prompt_tuning_init": "RANDOM"}, learning_rate=3e-2),
+    Spec("p-tuning", 2),
+    Spec("p-tuning", 0, {"encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 6}),
+    Spec("p-tuning", 1, {"encoder_hidden_size": 9}, learning_rate=3e-3),
+)
+PREFIXES = (
+    Spec("prefix-tuning", 0),
+    Spec("prefix-tuning", 1, {"init_weights": "zero"}, learning_rate=3e-2),
+    Spec("prefix-tuning", 2, {"prefix_projection": True, "encoder_hidden_size": 7}),
+)
+GROUPS = {"layers": MIXED, "prompts": PROMPTS, "prefixes": PREFIXES}
 OWN_OPTIONS = {"miss": {"miss_dropout": 0.1}, "vera": {"vera_dropout": 0.1}, "dora": {"lora_dropout": 0.1}}
+
+
+@pytest.fixture(autouse=True)
+def norms_in_the_model_s_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T5's norm squares in float32 even in a float64 model: a last bit then moves a whole float32 bit now and then."""
+
+    def norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        return self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    monkeypatch.setattr(modeling_t5.T5LayerNorm, "forward", norm)
 
 
 def difference(build: Build, specs: Sequence[Spec], steps: int, **settings: object) -> tuple[float, float]:
@@ -68,21 +92,38 @@ def test_fifty_steps_of_every_method_are_those_of_solo_runs(group_of: Build, met
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "roberta"])
-def test_a_group_of_different_methods_ranks_rates_and_dropouts(group_of: Build, family: str) -> None:
-    losses, weights = difference(group_of, MIXED, steps=6, family=family)
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_group_of_different_methods_ranks_rates_and_dropouts(group_of: Build, kind: str, family: str) -> None:
+    losses, weights = difference(group_of, GROUPS[kind], steps=6, family=family)
     assert losses < 1e-9
     assert weights < 1e-9
 
 
+@pytest.mark.parametrize("family", ["distilbert", "modernbert"])
+def test_prefixes_that_attention_is_handed_are_each_run_s_own(group_of: Build, family: str) -> None:
+    losses, weights = difference(group_of, PREFIXES, steps=3, family=family)
+    assert losses < 1e-9
+    assert weights < 1e-9
+
+
+def test_runs_whose_virtual_tokens_stand_apart_share_no_pass(group_of: Build) -> None:
+    others = [Spec("lora"), Spec("prefix-tuning"), Spec("prompt-tuning", options={"num_virtual_tokens": 3})]
+    for other in others:
+        with pytest.raises(ValueError, match="20 virtual tokens among the inputs"):
+            group_of([Spec("prompt-tuning"), other], fused=True, steps=1)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_float32_is_within_rounding(group_of: Build, family: str) -> None:
-    losses, _ = difference(group_of, MIXED, steps=10, family=family, dtype="float32")
+@pytest.mark.parametrize("kind", GROUPS)
+def test_float32_is_within_rounding(group_of: Build, kind: str, family: str) -> None:
+    losses, _ = difference(group_of, GROUPS[kind], steps=10, family=family, dtype="float32")
     assert losses < 1e-4
 
 
-def test_micro_batches_of_a_group_add_up_to_its_batch(group_of: Build) -> None:
-    whole = group_of(MIXED, fused=True, steps=4).train(4)
-    parts = group_of(MIXED, fused=True, steps=4, micro_batch_size=3).train(4)
+@pytest.mark.parametrize("kind", GROUPS)
+def test_micro_batches_of_a_group_add_up_to_its_batch(group_of: Build, kind: str) -> None:
+    whole = group_of(GROUPS[kind], fused=True, steps=4).train(4)
+    parts = group_of(GROUPS[kind], fused=True, steps=4, micro_batch_size=3).train(4)
     assert parts == pytest.approx(whole, abs=1e-9)
 
 
@@ -102,9 +143,11 @@ def test_batches_of_other_shapes_go_through_on_their_own(group_of: Build) -> Non
     assert widened(group_of(MIXED[:3], fused=True, steps=3)).train(3) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_run_that_diverges_leaves_and_the_others_do_not_change(group_of: Build) -> None:
-    expected = group_of(MIXED, fused=False, steps=6).train(6)
-    group = group_of(MIXED, fused=True, steps=6)
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_run_that_diverges_leaves_and_the_others_do_not_change(group_of: Build, kind: str) -> None:
+    specs = GROUPS[kind]
+    expected = group_of(specs, fused=False, steps=6).train(6)
+    group = group_of(specs, fused=True, steps=6)
 
     def poison(step: int) -> None:
         if step == 2:
@@ -114,7 +157,7 @@ def test_a_run_that_diverges_leaves_and_the_others_do_not_change(group_of: Build
     found = group.train(6, poison)
     assert group.members[1].progress.diverged
     assert group.members[1].progress.step == 2
-    others = [0, 2, 3, 4, 5, 6]
+    others = [place for place in range(len(specs)) if place != 1]
     assert found[others] == pytest.approx(expected[others], abs=1e-9)
 
 

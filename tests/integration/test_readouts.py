@@ -33,7 +33,8 @@ def compare(rows: Path, model: Path, out: Path, *, engine: str = "solo", **setti
 def test_a_group_of_language_models_trains_as_each_would_alone(
     family: str, rows: Path, tiny_model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    how: dict[str, Any] = {"readout": "verbalizer", "methods": ["lora", "ia3"], "seeds": [0, 1]}
+    methods = ["lora", "ia3", "p-tuning", "prefix-tuning"]
+    how: dict[str, Any] = {"readout": "verbalizer", "methods": methods, "seeds": [0, 1]}
     alone = compare(rows, tiny_model_folder(family), tmp_path / "alone", **how)
     together = compare(rows, tiny_model_folder(family), tmp_path / "together", engine="fused", **how)
     assert {record.engine for record in together} == {"fused"}

@@ -32,6 +32,9 @@ class Fused(Passing):
         members: the group, in the order of the lanes.
         clocks: the dropout clock of each member's own model.
         blocks: names of the base's transformer blocks.
+
+    Raises:
+        ValueError: the members' methods cannot share a pass (:meth:`Method.company`).
     """
 
     def __init__(
@@ -47,7 +50,12 @@ class Fused(Passing):
         self._lanes, self._clock = Lanes(), DropoutClock()
         self._at_once = len(self._members)
         key_dropout(base, blocks, self._clock)
-        self._trunk = Trunk(base, [bare(m.attached.model) for m in members], self._lanes, self._clock)
+        runs = [member.attached for member in members]
+        companies = {run.method.company(run.setup.options) for run in runs}
+        if len(companies) > 1:
+            raise ValueError(f"these runs cannot share a pass, which has to have {' and '.join(sorted(companies))}")
+        runs[0].method.hang_on_shared(base, runs, lambda: self._lanes.active)
+        self._trunk = Trunk(base, [bare(run.model) for run in runs], self._lanes, self._clock)
 
     def __call__(self, members: Sequence[Member]) -> list[float]:
         """As every engine's; a batch that does not fit the device's memory goes through in parts from then on."""

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptlab.training.dropout import DropoutClock, KeyedDropout, SharedRowsError, apply_keyed
+from adaptlab.methods._base import ForAllRows
+from adaptlab.training.dropout import DropoutClock, EnterBlock, KeyedDropout, SharedRowsError, apply_keyed
 
 
 class Lanes:
@@ -118,10 +119,9 @@ def after_hooks(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 
 
 def own_hooks(hooks: Mapping[int, Callable[..., Any]]) -> list[Callable[..., Any]]:
-    """Hooks of a run's method: all but those that tell a dropout clock where the pass is."""
-    from adaptlab.training.dropout import EnterBlock
-
-    return [hook for hook in hooks.values() if not isinstance(hook, EnterBlock)]
+    """Hooks that see a run's rows alone: not those that tell a dropout clock where the pass is, nor those of a method
+    that hangs on the whole model. The shared model has its own of both."""
+    return [h for h in hooks.values() if not isinstance(getattr(h, "__self__", h), (EnterBlock, ForAllRows))]
 
 
 class LoraProducts:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from adaptlab.config import Engine, RunConfig, RunIdentity
-from adaptlab.methods._base import Placement
+from adaptlab.methods._base import Method, Placement
 
 #: Why runs of a placement train alone, as a terminal says it.
 REASONS: dict[Placement, str] = {
     "base": "the method changes the base itself",
     "nothing": "the head alone is trained",
-    "prompt": "the method changes what the whole model reads",
 }
 CHECKPOINTING = "with --gradient-checkpointing a block is computed anew, for one run at a time"
 TIMED = "its budget is of seconds, which others would share"
 NO_PARTNER = "no other run has its base, data, batches and dtype"
+NO_COMPANY = "no other run has its base, data, batches, dtype and {company}"
 
 
 class Packable(Protocol):
@@ -51,7 +51,7 @@ def chosen_engine(engine: Engine, device: str) -> Engine:
 
 def pack(
     runs: Sequence[R],
-    placement: Callable[[R], Placement],
+    method: Callable[[R], Method],
     *,
     run_bytes: Callable[[R], int] = lambda run: 0,
     budget_bytes: int | None = None,
@@ -60,6 +60,7 @@ def pack(
     """Sort ``runs`` into groups that the fused engine can train.
 
     Args:
+        method: a run's method.
         run_bytes: what a run adds to the memory of its group.
         budget_bytes: what a group may add to that of the base; ``None`` for no limit.
         all_alone: why none of them can share a pass, if that is so.
@@ -67,14 +68,14 @@ def pack(
     packing: Packing[R] = Packing()
     open_groups: dict[str, tuple[list[R], int]] = {}
     for run in runs:
-        reason = REASONS.get(placement(run), all_alone)
+        reason = REASONS.get(method(run).placement, all_alone)
         if reason is None and run.resolved.training.max_seconds is not None:
             reason = TIMED
         if reason is not None:
             packing.groups.append([run])
             packing.alone[run.name] = reason
             continue
-        key, size = profile(run), run_bytes(run)
+        key, size = f"{profile(run)}|{_company(run, method(run))}", run_bytes(run)
         group, used = open_groups.get(key, ([], 0))
         if not group or (budget_bytes is not None and used + size > budget_bytes):
             group, used = [], 0
@@ -84,8 +85,13 @@ def pack(
     for group in packing.groups:
         group.sort(key=_kind)  # lanes of one kind side by side go through their layers together
         if len(group) == 1 and group[0].name not in packing.alone:
-            packing.alone[group[0].name] = NO_PARTNER
+            company = _company(group[0], method(group[0]))
+            packing.alone[group[0].name] = NO_COMPANY.format(company=company) if company else NO_PARTNER
     return packing
+
+
+def _company(run: Packable, method: Method) -> str:
+    return method.company(method.Config(**run.resolved.method.options))
 
 
 def profile(run: Packable) -> str:

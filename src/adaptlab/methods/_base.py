@@ -7,6 +7,7 @@ must not import torch: heavy imports stand inside the functions that need them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -95,6 +96,14 @@ class ParameterGroup:
     decay: bool = True
 
 
+class ForAllRows:
+    """Marks what hangs on hooks of a whole model, and serves the rows of every run that passes through it.
+
+    Where runs share a pass, :meth:`Method.hang_on_shared` hangs one of its kind on the shared model; those on the runs'
+    own models have no part in that pass.
+    """
+
+
 class Method(ABC):
     """Base of every method.
 
@@ -163,6 +172,20 @@ class Method(ABC):
     def virtual_tokens(self, options: MethodOptions) -> int:
         """How many of the model's positions the method takes from each text."""
         return 0
+
+    def company(self, options: MethodOptions) -> str:
+        """What runs have in common that can share a pass, in words; empty for what sits at single layers."""
+        return ""
+
+    def hang_on_shared(self, model: nn.Module, runs: Sequence[Attached], active: Callable[[], Sequence[int]]) -> None:
+        """Hang on ``model``, through which ``runs`` of one :meth:`company` pass together, what serves all their rows.
+
+        Nothing where the method sits at single layers: the engine finds those itself.
+
+        Args:
+            active: which of ``runs``, by their places, the present pass carries: the rows of each one after the other,
+                equally many.
+        """
 
     def alone_in_peft(self, layout: Layout) -> str | None:
         """Why plain PEFT answers a row rightly only without others in its batch; ``None`` where it does with them."""

@@ -7,6 +7,7 @@ What is trained is PEFT's own prompt encoder, and the file is PEFT's own format;
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,12 @@ class PromptMethod(SelectionMethod):
 
     Attributes:
         peft_type: a member of ``peft.PeftType``.
+        where: where the virtual tokens stand, in words.
     """
 
     placement: Placement = "prompt"
     peft_type: str
+    where: str
     Config: type[PromptOptions] = PromptOptions
 
     @abstractmethod
@@ -77,6 +80,15 @@ class PromptMethod(SelectionMethod):
     def virtual_tokens(self, options: MethodOptions) -> int:
         assert isinstance(options, PromptOptions)
         return options.num_virtual_tokens
+
+    def company(self, options: MethodOptions) -> str:
+        return f"{self.virtual_tokens(options)} virtual tokens {self.where}"
+
+    def hang_on_shared(self, model: nn.Module, runs: Sequence[Attached], active: Callable[[], Sequence[int]]) -> None:
+        from adaptlab.methods._virtual import TokensOfRuns
+
+        tokens: Any = [run.model.get_submodule(_CHILD) for run in runs]
+        self.place(model, runs[0].layout, TokensOfRuns(tokens, active), runs[0].setup.options)
 
     def chosen(self, layout: Layout, setup: Setup) -> tuple[str, ...]:
         return tuple(f"{_CHILD}.encoder.{name}" for name in self._shapes(layout, setup))
@@ -108,7 +120,7 @@ class PromptMethod(SelectionMethod):
         named = dict(attached.model.named_parameters())
         tokens: Any = attached.model.get_submodule(_CHILD)
         with torch.no_grad():  # as in evaluation: an LSTM's kernels differ in the last bits otherwise
-            prompts = tokens()
+            (prompts,) = tokens()
         return {_SAVED: prompts, **{f"{prefix}{name}": named[name] for name in attached.layout.head}}
 
     def save(self, attached: Attached, folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaptlab.methods._base import ForAllRows
 from adaptlab.models._base import KeyValues
 
 #: The name under which the attention that :func:`_attend` computes is known to transformers.
@@ -46,10 +48,12 @@ class Places:
         return values.gather(1, source).masked_fill(self._virtual(columns), fill)
 
     def write(self, prompt: Tensor, embedded: Tensor) -> Tensor:
-        """``embedded`` ``[rows, count + tokens, features]`` with ``prompt`` ``[count, features]`` in its place."""
+        """``embedded`` ``[rows, count + tokens, features]`` with ``prompt`` ``[runs, count, features]`` put in."""
         columns = torch.arange(embedded.shape[1], device=embedded.device)[None]
-        index = (columns - self.starts).clamp(0, self.count - 1)
-        return torch.where(self._virtual(columns)[..., None], prompt.to(embedded.dtype)[index], embedded)
+        run = torch.arange(len(embedded), device=embedded.device)[:, None] // (len(embedded) // len(prompt))
+        index = (columns - self.starts).clamp(0, self.count - 1) + run * self.count
+        virtual = prompt.to(embedded.dtype).flatten(0, 1)[index]
+        return torch.where(self._virtual(columns)[..., None], virtual, embedded)
 
     def remove(self, hidden: Tensor) -> Tensor:
         """``[rows, count + tokens, features]`` to ``[rows, tokens, features]``."""
@@ -82,8 +86,28 @@ class Prompts(nn.Module):
         return found
 
 
-class VirtualTokens(nn.Module):
+class TokensOfRuns(nn.Module):
+    """The virtual tokens of runs that share a pass: what their encoders give, one after the other.
+
+    Args:
+        runs: each run's own.
+        active: which of them, by their places in ``runs``, the present pass carries.
+    """
+
+    def __init__(self, runs: Sequence[VirtualTokens], active: Callable[[], Sequence[int]]) -> None:
+        super().__init__()
+        self.runs = nn.ModuleList(runs)
+        self._active = active
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.cat([self.runs[run]() for run in self._active()])
+
+
+class VirtualTokens(nn.Module, ForAllRows):
     """``count`` virtual tokens. ``encoder`` gives their features, ``[1, count]`` to ``[1, count, features]``.
+
+    A pass that several runs share (``encoder`` is :class:`TokensOfRuns`) has the rows of each one after the other,
+    equally many, and the encoder gives ``[runs, count, features]``.
 
     While ``enabled`` is false the model computes exactly what it computes without them.
     """
@@ -96,11 +120,11 @@ class VirtualTokens(nn.Module):
         self._held = _Held()
 
     def forward(self) -> Tensor:
-        """``[count, features]``, in float32 whatever the model's dtype."""
+        """``[runs, count, features]``, in float32 whatever the model's dtype."""
         weight = next(self.encoder.parameters())
         # The meta device, on which operations are counted, knows no autocast.
         with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
-            found: Tensor = self.encoder(torch.arange(self.count, device=weight.device)[None])[0]
+            found: Tensor = self.encoder(torch.arange(self.count, device=weight.device)[None])
         return found
 
 
@@ -190,13 +214,13 @@ class PrefixStates(VirtualTokens):
         super().__init__(encoder, count)
         self.shape = shape
 
-    def states(self, rows: int) -> Tensor:
-        """``[2 x blocks, rows, heads, count, features]``: a block's keys, then its values."""
+    def states(self) -> Tensor:
+        """``[2 x blocks, runs, heads, count, features]``: a block's keys, then its values."""
         values = self()
         if not values.is_meta and torch.is_autocast_enabled(values.device.type):
             values = values.to(torch.get_autocast_dtype(values.device.type))
-        split: Tensor = values.view(self.count, -1, self.shape.heads, self.shape.features).permute(1, 2, 0, 3)
-        return split[:, None].expand(-1, rows, -1, -1, -1)
+        split: Tensor = values.view(len(values), self.count, -1, self.shape.heads, self.shape.features)
+        return split.permute(2, 0, 3, 1, 4)
 
     def hang_on_stack(self, stack: nn.Module, *, positions: bool) -> None:
         """``stack`` takes a cache. With ``positions``, texts are numbered from behind the prefix, padding left out."""
@@ -236,7 +260,7 @@ class PrefixStates(VirtualTokens):
                 crosses = "encoder_hidden_states" in given and module.config.is_encoder_decoder  # type: ignore[union-attr]
                 cache = EncoderDecoderCache(own, DynamicCache()) if crosses else own
             inner = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
-            states = self.states(len(ids))
+            states = _for_rows(self.states(), len(ids), dim=1)
             for block in range(len(states) // 2):
                 inner.update(states[2 * block], states[2 * block + 1], block)
             given["past_key_values"] = cache
@@ -249,15 +273,15 @@ class PrefixStates(VirtualTokens):
         return output
 
     def _prepare(self, module: nn.Module, args: Any) -> None:
-        self._held.value = self.states(1) if self.enabled else None
+        self._held.value = self.states() if self.enabled else None
 
     def of_block(self, index: int) -> tuple[Tensor, Tensor] | None:
-        """The keys and values, ``[1, heads, count, features]``, that a block's attention is handed."""
+        """The keys and values, ``[runs, heads, count, features]``, that a block's attention is handed."""
         states = self._held.value
         return None if states is None else (states[2 * index], states[2 * index + 1])
 
 
-class _Handing:
+class _Handing(ForAllRows):
     """A hook that hands an attention its block's prefix; an object, so that a copied model's hooks are its own."""
 
     def __init__(self, prefix: PrefixStates, index: int) -> None:
@@ -276,12 +300,18 @@ def _attend(
 
     prefix = settings.pop("prefix", None)
     if prefix is not None:
-        keys, values = (part.to(key.dtype).expand(len(key), -1, -1, -1) for part in prefix)
+        keys, values = (_for_rows(part.to(key.dtype), len(key), dim=0) for part in prefix)
         key, value = torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2)
         if attention_mask is not None:
             seen = True if attention_mask.dtype == torch.bool else 0.0
             attention_mask = nn.functional.pad(attention_mask, (keys.shape[2], 0), value=seen)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+
+
+def _for_rows(states: Tensor, rows: int, *, dim: int) -> Tensor:
+    """Runs along ``dim`` to rows: each run's states for each of its rows; of one run, nothing is copied."""
+    before, after = states.shape[: dim + 1], states.shape[dim + 1 :]
+    return states.unsqueeze(dim + 1).expand(*before, rows // before[-1], *after).flatten(dim, dim + 1)
 
 
 def _named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class InputPrompt(PromptMethod):
     """Virtual tokens among the inputs, before the first real one."""
 
+    where = "among the inputs"
+
     def settings(self, layout: Layout, options: Any) -> dict[str, Any]:
         # PEFT would draw a second set for an encoder-decoder's decoder, and use only the first.
         return {"token_dim": _embedding_width(layout), "num_attention_heads": 1, "num_transformer_submodules": 1}
@@ -143,6 +145,7 @@ class PrefixTuning(PromptMethod):
     summary = "trained keys and values before those of every block (an encoder-decoder's decoder)"
     paper = "Li and Liang 2021, arXiv 2101.00190"
     peft_type = "PREFIX_TUNING"
+    where = "before the keys"
     Config = PrefixOptions
     learning_rates = LearningRates(default=2e-2, low=1e-3, high=1e-1)
 
