@@ -22,6 +22,7 @@ import statistics
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
@@ -32,17 +33,19 @@ from numpy.typing import NDArray
 from adaptlab.config import ExecutionConfig
 from adaptlab.costing import cost_key
 from adaptlab.errors import AdaptlabError, ConfigError
+from adaptlab.evaluation.demonstrations import Fixed
 from adaptlab.measure.clock import timed
 from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.memory import MemoryMeter
 from adaptlab.merging import merged
 from adaptlab.models.identity import cache_folder, write_cache
 from adaptlab.models.load import Base
+from adaptlab.readouts import Rows, Verbalizer
 from adaptlab.resolve import ResolvedRun
 from adaptlab.runs.record import Record
 from adaptlab.tasks._base import Example
 from adaptlab.training.batches import BatchPlan, BatchRows, evaluation_batches
-from adaptlab.workshop import Stage, Workshop, read_out, set_up
+from adaptlab.workshop import Lesson, Stage, Workshop, collation, lesson_of, read_out, set_up
 
 #: Raised when the same probe would give other figures: older results are measured again.
 _VERSION = 2
@@ -91,8 +94,8 @@ class Probe:
 class Request:
     """What the fresh process is to measure: rows of the longest and of the median training batch, and of an answer.
 
-    ``shown`` are demonstrations, as many as a prompt has. ``single`` is the row whose answer is timed alone, if any.
-    ``most_steps`` bounds how often the median step is repeated.
+    ``shown`` are demonstrations, as many as a prompt has, and ``lesson`` has those of a teacher. ``single`` is the row
+    whose answer is timed alone, if any. ``most_steps`` bounds how often the median step is repeated.
     """
 
     run: ResolvedRun
@@ -103,6 +106,7 @@ class Request:
     answers: tuple[Example, ...]
     shown: tuple[Example, ...] = ()
     single: tuple[Example, ...] = ()
+    lesson: Lesson | None = None
     most_steps: int = _MOST_STEPS
 
 
@@ -112,12 +116,17 @@ def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
     Raises:
         ProbeError: the measuring process ended without a result.
     """
-    readout = read_out(run, workshop.base(run), workshop)
-    lengths = workshop.rows(run, readout, "train", training=True).lengths
+    base = workshop.base(run)
+    readout = read_out(run, base, workshop)
+    training = workshop.rows(run, readout, "train", training=True)
     selection = workshop.rows(run, readout, "select")
-    longest, median = training_shapes(BatchPlan(lengths, run.resolved.training.batch_size))
+    longest, median = training_shapes(BatchPlan(training.lengths, run.resolved.training.batch_size))
     answers = max(evaluation_batches(selection.lengths), key=lambda batch: len(batch.rows) * batch.length)
     shapes = [(len(batch.rows), batch.length) for batch in (longest, median, answers)]
+    lesson = None
+    if isinstance(readout, Verbalizer) and readout.setting.distils:
+        lesson, shape = _lesson(run, readout, base, training, (longest, median))
+        shapes += shape
     path = cache_folder() / "probes" / f"{_key(run, workshop, shapes)}.json"
     if path.is_file():
         return Probe(**json.loads(path.read_text(encoding="utf-8")))
@@ -129,11 +138,23 @@ def probe(run: ResolvedRun, workshop: Workshop) -> Probe:
         median=tuple(run.data.trained_on[i] for i in median.rows),
         answers=tuple(run.data.select[i] for i in answers.rows),
         single=(run.data.select[_median_row(selection.lengths)],),
+        lesson=lesson,
         shown=() if readout.setting.shots is None else readout.setting.shots.of(run.data.select[answers.rows[0]]),
     )
     found = Server.shared().measure(request)
     write_cache(path, asdict(found))
     return found
+
+
+def _lesson(
+    run: ResolvedRun, readout: Verbalizer, base: Base, rows: Rows, batches: Sequence[BatchRows]
+) -> tuple[Lesson, list[tuple[int, int]]]:
+    """What the run's teacher is asked, and the rows and tokens of it that belong to ``batches``."""
+    lesson, examples = lesson_of(run, readout, base, rows), run.data.trained_on
+    if lesson.shots is not None:
+        lesson = dataclasses.replace(lesson, shots=Fixed(lesson.shots.of(examples[batches[0].rows[0]])))
+    asked = [readout.lessons([examples[i] for i in batch.rows], lesson.shots).lengths for batch in batches]
+    return lesson, [(lesson.kept_bytes, 0), *((len(lengths), int(lengths.sum())) for lengths in asked)]
 
 
 def add_probe(record: Record, run: ResolvedRun, workshop: Workshop) -> None:
@@ -195,7 +216,8 @@ def measure(request: Request) -> Probe:
         request.run.data, train=request.longest, unlabelled=(), select=request.answers, report={}
     )
     run = dataclasses.replace(request.run, data=rows)
-    workshop = Workshop(request.execution.model_copy(update={"threads": None}), lambda _: None, shown=request.shown)
+    alone = request.execution.model_copy(update={"threads": None})
+    workshop = Workshop(alone, lambda _: None, shown=request.shown, lesson=request.lesson)
     _touch_kernels(workshop.device)
     meter = MemoryMeter(workshop.device)
     base = workshop.base(run)
@@ -223,13 +245,16 @@ def measure(request: Request) -> Probe:
         identity=run.identity.model_copy(update={"data": "the median batch"}),
     )
     member.data = workshop.rows(other, stage.readout, "train", training=True)
+    member.collate, _ = collation(member.data, other, stage.readout, base, member.attached, stage.precision, workshop)
     member.plan = BatchPlan(member.data.lengths, len(request.median))
     _step(stage)
     least, most = min(_LEAST_STEPS, request.most_steps), request.most_steps
     step = timed(lambda: _step(stage), workshop.device, least=least, most=most, seconds=_STEP_SECONDS)
     answer, merged_answer = _latency(request, run, base, stage, workshop)
+    # On a CPU the targets of a frozen teacher lie beside the rest: those of all rows, of which a few are here.
+    kept = request.lesson.kept_bytes if request.lesson is not None and workshop.device == "cpu" else 0
     return Probe(
-        train_bytes=training.allocated,
+        train_bytes=training.allocated + kept,
         train_reserved_bytes=training.reserved,
         eval_bytes=answering.allocated,
         step_seconds=step.median,

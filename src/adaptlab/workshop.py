@@ -24,7 +24,7 @@ from adaptlab.methods._base import Attached, Setup
 from adaptlab.metrics import registry as metrics
 from adaptlab.models.identity import cache_folder
 from adaptlab.models.load import Base, fresh_model, initialise_head, load_base
-from adaptlab.readouts import Answered, Readout, Rows, Setting, Teacher, Verbalizer
+from adaptlab.readouts import Answered, Readout, Rows, Setting, Teacher, Verbalizer, kept_bytes
 from adaptlab.resolve import ResolvedRun, device, outputs, prompt_in_use
 from adaptlab.study.events import Listener
 from adaptlab.tasks._base import Example, TaskData
@@ -48,11 +48,23 @@ _FEWEST_ROWS_ON_DISK = 500
 Collate = Callable[[Any, NDArray[np.int64], int], Batch]
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What the teacher of context distillation reads besides a question, and whether it is asked once or in every step.
+
+    ``kept_bytes`` are those of its targets for all rows; 0 if they are not kept.
+    """
+
+    shots: Demonstrations | None
+    kept_bytes: int
+
+
 @dataclass
 class Workshop:
     """What runs of one process share: the base in memory, its 16-bit casts, the tokenised data, the stop signal.
 
-    ``shown`` are demonstrations in place of those that a run would draw, for a probe that has a few rows only.
+    ``shown`` are demonstrations in place of those that a run would draw, and ``lesson`` is what its teacher reads, for
+    a probe that has a few rows only.
     ``micro_batch_sizes`` has, by their ids, runs that need smaller ones than were asked for.
     """
 
@@ -64,6 +76,7 @@ class Workshop:
     _stores: dict[str, Store] = field(default_factory=dict)
     _room: Room = field(default_factory=Room)
     shown: tuple[Example, ...] = ()
+    lesson: Lesson | None = None
     _rows: dict[tuple[str, ...], Rows] = field(default_factory=dict)
     _data: str = ""
     micro_batch_sizes: dict[str, int] = field(default_factory=dict)
@@ -209,11 +222,7 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     if workshop.shards:
         workshop.shard(attached, base)
     plan = BatchPlan(data.lengths, training.batch_size)
-    collate: Collate = partial(readout.collate, device=workshop.device)
-    teacher = None
-    if isinstance(readout, readouts.Verbalizer) and readout.setting.distils:
-        teacher = _teacher(data, run, readout, base, attached, precision)
-        collate = _taught(collate, teacher)
+    collate, teacher = collation(data, run, readout, base, attached, precision, workshop)
     first = plan.batch(0, config.seed)
     with precision.autocast():
         modes = Modes(attached.model, collate(data, first.rows[:1], first.length).inputs)
@@ -252,15 +261,31 @@ def _recompute(attached: Attached, base: Base, clock: DropoutClock) -> None:
     recompute_blocks(bare(attached.model), base.layout.blocks, clock)
 
 
-def _teacher(
-    rows: Any, run: ResolvedRun, readout: Verbalizer, base: Base, attached: Attached, precision: Precision
-) -> Teacher:
-    """The model that the run is distilled from, and what it reads."""
-    how, data = run.resolved.answering, run.data
-    fixed = how.teacher == "frozen"
-    shots = choose(data.train, how.teacher_shots, seed=run.resolved.seed, how=how)
-    model = base.model if fixed else attached.model
-    return Teacher(readout, model, rows, data.trained_on, shots, precision, fixed=fixed)
+def collation(
+    rows: Any,
+    run: ResolvedRun,
+    readout: Readout,
+    base: Base,
+    attached: Attached,
+    precision: Precision,
+    workshop: Workshop,
+) -> tuple[Collate, Teacher | None]:
+    """What makes batches of the training ``rows``, and the model that the run is distilled from, if any."""
+    collate: Collate = partial(readout.collate, device=workshop.device)
+    if not isinstance(readout, Verbalizer) or not readout.setting.distils:
+        return collate, None
+    lesson = workshop.lesson or lesson_of(run, readout, base, rows)
+    model = base.model if run.resolved.answering.teacher == "frozen" else attached.model
+    keeps = lesson.kept_bytes > 0
+    teacher = Teacher(readout, model, rows, run.data.trained_on, lesson.shots, precision, keeps=keeps)
+    return _taught(collate, teacher), teacher
+
+
+def lesson_of(run: ResolvedRun, readout: Verbalizer, base: Base, rows: Any) -> Lesson:
+    """What the teacher of ``run`` reads; ``rows`` are all that its student is trained on."""
+    how = run.resolved.answering
+    shots = choose(run.data.train, how.teacher_shots, seed=run.resolved.seed, how=how)
+    return Lesson(shots, kept_bytes(readout, base.model, rows) if how.teacher == "frozen" else 0)
 
 
 def _taught(collate: Collate, teacher: Teacher) -> Collate:

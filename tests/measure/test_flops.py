@@ -172,6 +172,15 @@ def test_fourier_transforms_and_solves_are_not_free() -> None:
     assert count(lambda: eye @ torch.ones(n)).total == 2 * n * n
 
 
+def test_layers_count_the_same_in_inference_mode() -> None:
+    layer, rows = torch.nn.Linear(8, 4), torch.ones(3, 8)
+    with torch.inference_mode():
+        alone = count(lambda: layer(rows) @ torch.ones(4, 2))
+    assert (
+        alone == count(lambda: (layer(rows) @ torch.ones(4, 2)).detach()) == Counted(2 * 3 * 8 * 4 + 2 * 3 * 4 * 2, 0)
+    )
+
+
 def test_attention_counts_the_same_with_and_without_a_fused_kernel() -> None:
     query = torch.zeros(1, 2, 16, 8, requires_grad=True)
     attend = torch.nn.functional.scaled_dot_product_attention

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from adaptlab import api, probing
+from adaptlab.costing import training_flops
 from adaptlab.measure.clock import timed
+from adaptlab.measure.flops import count
 from adaptlab.measure.memory import MemoryMeter, _Sampler
 from adaptlab.probing import Probe, ProbeError
+from adaptlab.readouts import teaching
 from adaptlab.resolve import Resolver
 from adaptlab.study.expand import expand
-from adaptlab.workshop import Workshop, read_out
+from adaptlab.workshop import Workshop, read_out, set_up
 
 _MEGABYTE = 1_000_000
 
@@ -172,3 +175,97 @@ def test_a_run_on_cuda_knows_its_own_memory(study: Callable[..., object], tmp_pa
     (record,) = api.compare(study(execution={"device": "cuda"}), out=tmp_path / "s").records
     assert record.cost.memory_source == "run"
     assert 0 < record.cost.peak_memory_bytes <= record.cost.reserved_memory_bytes
+
+
+@pytest.fixture
+def distilled(study: Callable[..., object], tiny_model_folder: Callable[[str], Path]) -> Callable[..., object]:
+    """A study whose student learns from a prompted teacher; its longest batch shares no row with its median one."""
+
+    def build(**more: object) -> object:
+        words = {"readout": "verbalizer", "objective": "context-distillation", "model": str(tiny_model_folder("llama"))}
+        return study(**{**words, "max_length": 128, **more})
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("teacher", "room", "asked"),
+    [("frozen", 2**30, "once"), ("frozen", 0, "in every step"), ("recursive", 2**30, "in every step")],
+)
+def test_a_probed_step_asks_the_teacher_where_the_runs_does(
+    distilled: Callable[..., object],
+    teacher: str,
+    room: int,
+    asked: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = distilled(teacher=teacher)
+    (run,) = expand(config)
+    resolved = Resolver(config.execution).resolve(run)
+    monkeypatch.setattr(teaching, "_KEPT_BYTES", room)
+    requests: list[probing.Request] = []
+    measured: list[Probe] = []
+
+    class Here:
+        """Measures in this process, where calls can be counted."""
+
+        def measure(self, request: probing.Request) -> Probe:
+            requests.append(request)
+            measured.append(probing.measure(request))
+            return measured[-1]
+
+    questions: list[int] = []
+    real = teaching.Teacher._ask
+
+    def counted(self: teaching.Teacher, rows: list[object]) -> object:
+        questions.append(len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(teaching.Teacher, "_ask", counted)
+    monkeypatch.setattr(probing.Server, "shared", Here)
+    probing.probe(resolved, Workshop(config.execution, lambda _: None))
+    ((request,), (found,)) = requests, measured
+    assert {row.id for row in request.longest}.isdisjoint(row.id for row in request.median)
+    assert request.lesson is not None
+    assert len(request.lesson.shots.rows) == 4  # those of the run, not of the few rows that are here
+    if asked == "once":
+        assert questions == [len(request.longest), len(request.median)]
+        assert request.lesson.kept_bytes == 8 * len(resolved.data.labels) * len(resolved.data.trained_on)
+    else:
+        assert len(questions) > 2 + found.steps
+        assert questions.count(len(request.median)) > found.steps
+        assert request.lesson.kept_bytes == 0
+
+
+@pytest.mark.parametrize(("teacher", "asked"), [("frozen", False), ("recursive", True)])
+def test_the_operations_of_a_teacher_that_is_asked_in_every_step_count(
+    distilled: Callable[..., object], teacher: str, asked: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"  # its labels are short, as pieces of the tiny tokenizer are single letters
+    path.write_text(
+        "text,label\n" + "\n".join(f"{'up and ' * (i % 9)}down,{'yes' if i % 2 else 'no'}" for i in range(99))
+    )
+    config = distilled(teacher=teacher, batch_size=16, task=str(path))
+    (run,) = expand(config)
+    resolved = Resolver(config.execution).resolve(run)
+    workshop = Workshop(config.execution, lambda _: None)
+    stage = set_up(resolved, workshop.base(resolved), workshop)
+    known = training_flops(resolved, stage, config.execution)
+    member, real, told = stage.member, 0.0, 0.0
+    member.modes.eval()
+    for step, batch in enumerate(member.plan.epoch(0, member.seed)):
+        member.progress = replace(member.progress, step=step)
+        real += count(lambda: stage.backward([member])).total
+        told += known.of_step(member.data.lengths[batch.rows], batch.length)[0] - known.per_step
+    teachers = sum(
+        count(lambda ids=batch.rows: stage.teacher.targets([member.data.ids[row] for row in ids])).total
+        for batch in member.plan.epoch(0, member.seed)
+    )
+    assert (teachers > 0.2 * real) is asked
+    assert told == pytest.approx(real, rel=0.1 if asked else 1e-3)
+
+
+def test_a_distilled_run_is_probed_in_a_fresh_process(distilled: Callable[..., object], tmp_path: Path) -> None:
+    (record,) = api.compare(distilled(execution={"measure": "probe"}), out=tmp_path / "s").records
+    assert record.cost.clock_source == record.cost.memory_source == "probe"
+    assert record.cost.step_seconds > 0

@@ -70,6 +70,10 @@ class PassFlops:
     per_pass: float
     row: tuple[float, float, float]
 
+    def with_row(self, constant: float, linear: float) -> PassFlops:
+        """The same with ``constant + linear * length`` more operations for each row."""
+        return PassFlops(self.per_pass, (self.row[0] + constant, self.row[1] + linear, self.row[2]))
+
     def of(self, rows: float, length: float) -> float:
         """Of ``rows`` rows, each of ``length`` tokens."""
         constant, linear, quadratic = self.row
@@ -174,8 +178,13 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
         formula = formulas().get(func._overloadpacket)
+        if formula is None:  # in inference mode whole layers come here, and not the products that they are made of
+            with self:
+                parts = func.decompose(*args, **(kwargs or {}))
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **(kwargs or {}))
         if formula is not None:
             flops = formula(*args, **(kwargs or {}), out_val=result)
             if torch._C._current_graph_task_id() == -1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +21,20 @@ from adaptlab.readouts.verbalizer import Verbalizer
 from adaptlab.tasks._base import Example
 from adaptlab.training.precision import Precision
 from adaptlab.training.questions import Question, Questions
-from adaptlab.training.words import Reading
+from adaptlab.training.words import Reading, find_word_head
 
 #: Bytes of targets of a frozen teacher that may be kept; it is asked again in every step where they are more.
 _KEPT_BYTES = 2**30
+
+
+def kept_bytes(readout: Verbalizer, model: nn.Module, rows: Questions) -> int:
+    """Bytes of a frozen teacher's targets for all ``rows`` of its student; 0 where they are too many to be kept."""
+    if readout.setting.how.verbalizer_loss == "vocabulary":
+        weight: Any = find_word_head(model, readout.setting.layout.word_head).weight
+        size = sum(4 * weight.shape[0] * len(Reading.of(row.options).places) for row in rows.rows)
+    else:
+        size = sum(8 * len(row.options) for row in rows.rows)
+    return size if size <= _KEPT_BYTES else 0
 
 
 class Teacher:
@@ -33,7 +44,7 @@ class Teacher:
         model: the base as it was, or (recursive) the model that is being trained.
         rows: the student's, in the order of ``examples``.
         shots: demonstrations that the teacher reads besides the prompt's instruction.
-        fixed: ``model`` does not change, so that its targets are computed once.
+        keeps: its targets are computed once, as ``model`` does not change and they are few enough.
     """
 
     def __init__(
@@ -45,15 +56,18 @@ class Teacher:
         shots: Demonstrations | None,
         precision: Precision,
         *,
-        fixed: bool,
+        keeps: bool,
     ) -> None:
         self._readout, self._model, self._precision = readout, model, precision
         self._whole = readout.setting.how.verbalizer_loss == "vocabulary"
         self.lessons = _aligned(readout.lessons(examples, shots), rows)
         self._place = {id_: place for place, id_ in enumerate(rows.ids)}
-        self._kept: list[NDArray[np.floating]] | None = None
-        if fixed and self._bytes() <= _KEPT_BYTES:
-            self._kept = self._ask(self.lessons.rows)
+        self._kept = self._ask(self.lessons.rows) if keeps else None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it was asked once for all, and not in every step."""
+        return self._kept is not None
 
     def targets(self, ids: Sequence[str]) -> Tensor:
         """What the teacher says to the rows with these ids.
@@ -83,12 +97,6 @@ class Teacher:
         for module, mode in modes.items():
             module.training = mode
         return said
-
-    def _bytes(self) -> int:
-        if not self._whole:
-            return sum(8 * len(row.options) for row in self.lessons.rows)
-        words = self._readout.reader(self._model, self._precision).vocabulary
-        return sum(4 * words * len(Reading.of(row.options).places) for row in self.lessons.rows)
 
 
 def _aligned(lessons: Questions, rows: Questions) -> Questions:

@@ -57,7 +57,7 @@ def page(selection: Selection) -> str:
         ("runs", "Every run", runs(found)),
         ("files", "Files left out", problems_table([*selection.problems, *curve_problems(found)])),
         ("environment", "Where it ran", environments(found)),
-        ("measured", "How each number was measured", measured()),
+        ("measured", "How each number was measured", measured(found)),
     ]
     shown = [(identifier, title, body) for identifier, title, body in sections if body]
     body = element(

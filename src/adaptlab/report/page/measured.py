@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from adaptlab.report._html import Html, element
+from adaptlab.report.select import RunRow
 
 #: What stands on the page and how it came about; docs/records.md has the same for every field of a record.
 MEASURED = (
@@ -81,5 +84,18 @@ MEASURED = (
 )
 
 
-def measured() -> Html:
-    return element("dl", [[element("dt", term), element("dd", text)] for term, text in MEASURED])
+#: Of runs that are distilled from a prompted teacher.
+DISTILLED = (
+    "Context distillation",
+    "A step includes what is asked of the teacher in it: nothing where its targets are kept (a frozen teacher's, up to "
+    "1 GiB for all rows), else a pass over its prompts. Targets that are kept are computed once, before training, in "
+    "neither its time nor its FLOPs; on a CPU they count as memory, and what the teacher holds while it computes them "
+    "does not. The FLOPs of a teacher that is asked in every step are counted on five batches, and estimated from them "
+    "for the others.",
+)
+
+
+def measured(rows: Sequence[RunRow]) -> Html:
+    distilled = any(row.given.get("objective") == "context-distillation" for row in rows)
+    said = (*MEASURED, DISTILLED) if distilled else MEASURED
+    return element("dl", [[element("dt", term), element("dd", text)] for term, text in said])
