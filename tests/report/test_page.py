@@ -13,6 +13,7 @@ import pytest
 
 from adaptlab.report._html import element, join, json_script
 from adaptlab.report.page import page
+from adaptlab.report.page.measured import measured
 from adaptlab.report.select import Selection, read_studies
 from adaptlab.report.tables import results_grid
 from adaptlab.runs.record import ErrorPart
@@ -209,3 +210,9 @@ def test_two_machines_are_both_described(tmp_path: Path) -> None:
     text = Page(page(read_studies([build_study(tmp_path / "study", runs, predictions=False)]))).text
     assert "A: cpu: AMD EPYC 7763, 2 threads" in text
     assert "B: cuda: NVIDIA H200, 16 threads" in text
+
+
+def test_how_distillation_was_measured_is_said_where_runs_were_distilled(selection: Selection) -> None:
+    assert "Context distillation" not in measured(selection.rows)
+    distilled = replace(selection.rows[0], given={**selection.rows[0].given, "objective": "context-distillation"})
+    assert "Context distillation" in measured([*selection.rows, distilled])
