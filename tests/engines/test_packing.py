@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig, TrainingConfig
 from adaptlab.engines.packing import CHECKPOINTING, NO_COMPANY, NO_PARTNER, activation_bytes, chosen_engine, pack
 from adaptlab.methods import registry
+from adaptlab.planning import run_bytes
 
 
 @dataclass
@@ -93,6 +96,15 @@ def test_what_keeps_all_runs_alone_is_said_of_each_that_has_no_reason_of_its_own
 def test_a_group_takes_what_memory_holds_and_the_next_one_the_rest() -> None:
     groups, _ = names([Run(str(i), seed=i) for i in range(5)], run_bytes=lambda run: 10, budget_bytes=25)
     assert [len(group) for group in groups] == [2, 2, 1]
+
+
+def test_virtual_tokens_are_positions_that_take_memory(tiny_model_folder: Callable[[str], Path]) -> None:
+    def adds(method: str, length: int) -> int:
+        run = Run("a", method).resolved
+        task, model = TaskConfig(name="t", max_length=length), ModelConfig(id=str(tiny_model_folder("bert")))
+        return run_bytes(run.model_copy(update={"task": task, "model": model}), None)
+
+    assert adds("prompt-tuning", 30) == adds("prefix-tuning", 30) == adds("lora", 50)
 
 
 def test_a_run_too_large_for_the_budget_still_runs() -> None:

@@ -161,6 +161,22 @@ def test_a_run_that_diverges_leaves_and_the_others_do_not_change(group_of: Build
     assert found[others] == pytest.approx(expected[others], abs=1e-9)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", GROUPS)
+def test_runs_answer_in_one_pass_what_each_answers_alone(group_of: Build, kind: str, family: str) -> None:
+    group = group_of(GROUPS[kind], fused=True, steps=2, family=family)
+    group.train(2)
+    some = [group.members[place] for place in (2, 0)]  # neither all nor in the order of the lanes
+    batch = some[0].collate(some[0].data, np.arange(6), 20)
+    for member in some:
+        member.modes.eval()
+    with torch.no_grad():
+        together = group.engines[0].side_by_side(some)(**batch.inputs).logits  # type: ignore[attr-defined]
+        alone = torch.cat([member.attached.model(**batch.inputs).logits for member in some], dim=1)
+    assert not torch.allclose(alone[:, :2], alone[:, 2:])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
+
+
 def test_lora_is_one_product_and_traceable_layers_are_stacked(group_of: Build) -> None:
     group = group_of([Spec("lora", s, {"r": r}) for s, r in ((0, 4), (1, 16))] + [Spec("dora", s) for s in (0, 1)]
                      + [Spec("loha", s) for s in (0, 1)], fused=True, steps=1)  # fmt: skip

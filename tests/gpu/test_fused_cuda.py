@@ -26,7 +26,7 @@ def compare(folder: Path, model: Path, engine: str, **settings: Any) -> list[Rec
     study = adaptlab.study_of(
         model=str(model),
         task=str(write_table(folder / "weather.csv")),
-        methods=["lora", "ia3", "loha", "dora"],
+        methods=["lora", "ia3", "loha", "dora", "prompt-tuning", "p-tuning", "prefix-tuning"],
         seeds=2,
         steps=20,
         batch_size=16,
