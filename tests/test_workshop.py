@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptlab.config import StudyConfig
+from adaptlab import api
+from adaptlab.config import RunConfig, StudyConfig
 from adaptlab.measure.memory import give_back
-from adaptlab.resolve import Resolver
+from adaptlab.resolve import ResolvedRun, Resolver
 from adaptlab.study.expand import expand
 from adaptlab.workshop import Workshop, set_up
 from benchmarks.soak import resident_bytes
@@ -67,3 +68,22 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     give_back()
     assert resident_bytes() - before < 80_000_000
     assert last.sum() == 20_000
+
+
+def test_a_study_resolves_each_of_its_runs_once(
+    tiny_model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = api.study_of(
+        model=str(tiny_model_folder("bert")), task="stdlib-docs", methods=["head", "lora"], seeds=2, steps=1,
+        train_examples=16, select_examples=8, eval_examples=8, max_length=16, batch_size=8,
+    )  # fmt: skip
+    decided: list[str] = []
+    real = Resolver._decided
+
+    def counted(self: Resolver, run: RunConfig) -> ResolvedRun:
+        decided.append(run.model_dump_json())
+        return real(self, run)
+
+    monkeypatch.setattr(Resolver, "_decided", counted)
+    result = api.compare(config, out=tmp_path / "study")
+    assert len(result.records) == len(decided) == len(set(decided)) == 4

@@ -133,10 +133,11 @@ def choose(
         AdaptlabError: as :func:`compare`.
     """
     from adaptlab.choosing import choose as race
+    from adaptlab.study.expand import expand
 
     return race(
         study,
-        lambda: _opened(study, Path(out), listener or _silent),
+        lambda: _opened(study, Path(out), listener or _silent, expand(study)),
         budget_seconds=budget_seconds,
         max_parameters=max_parameters,
         max_memory_bytes=max_memory_bytes,
@@ -157,7 +158,7 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
         cells(study)  # what cannot be tuned is said before anything is read
     if single and len(runs) != 1:
         raise ConfigError(f"train does one run, and this makes {len(runs)}: give single values, or use compare.")
-    with _opened(study, out, listener) as (folder, do):
+    with _opened(study, out, listener, runs) as (folder, do):
         outcome = do(runs)[0] if study.tune is None else tune(study, folder, do)
     return StudyResult(
         folder.path, outcome.records, tuple(outcome.skipped), tuple(outcome.failed), None, tuple(folder.damaged)
@@ -165,12 +166,13 @@ def _run(study: StudyConfig, out: Path, listener: Listener, *, single: bool = Fa
 
 
 @contextmanager
-def _opened(study: StudyConfig, out: Path, listener: Listener) -> Iterator[tuple[StudyFolder, Do]]:
-    """The study's folder, and what has runs done in it, once everything in the study is known to fit."""
+def _opened(
+    study: StudyConfig, out: Path, listener: Listener, runs: Sequence[RunConfig]
+) -> Iterator[tuple[StudyFolder, Do]]:
+    """The study's folder, and what has runs done in it, once each of ``runs`` is known to fit."""
     from adaptlab.launchers import options_of
     from adaptlab.resolve import Resolver
     from adaptlab.signals import stop_on_signals
-    from adaptlab.study.expand import expand
     from adaptlab.study.schedule import run_study
     from adaptlab.tracking import require
 
@@ -178,7 +180,7 @@ def _opened(study: StudyConfig, out: Path, listener: Listener) -> Iterator[tuple
     require(execution)
     launcher, options = options_of(execution)
     resolver = Resolver(execution, on=None if launcher is None else launcher.device(execution, options))
-    resolver.check_methods([resolver.resolve(run) for run in expand(study)])
+    resolver.check_methods([resolver.resolve(run) for run in runs])
     folder = StudyFolder.open_or_create(out, study)
     with stop_on_signals() as stop, ExitStack() as stack:
         if launcher is None:

@@ -76,7 +76,7 @@ class ResolvedRun:
 
 
 class Resolver:
-    """Resolves the runs of a study; each task and each model is read once.
+    """Resolves the runs of a study; each task and each model is read once, and each run is resolved once.
 
     Args:
         on: what the runs will compute on, ``cpu`` or ``cuda``, where that is not this machine's.
@@ -92,6 +92,7 @@ class Resolver:
         self._data: dict[str, TaskData] = {}
         self._weights: dict[str, str] = {}
         self._model_configs: dict[str, dict[str, Any]] = {}
+        self._resolved: dict[str, ResolvedRun] = {}
 
     def resolve(self, run: RunConfig) -> ResolvedRun:
         """Decide everything that ``run`` leaves open.
@@ -99,6 +100,12 @@ class Resolver:
         Raises:
             AdaptlabError: the model, the data or an option is not usable.
         """
+        key = run.model_dump_json()
+        if key not in self._resolved:
+            self._resolved[key] = self._decided(run)
+        return self._resolved[key]
+
+    def _decided(self, run: RunConfig) -> ResolvedRun:
         model_config = self._model_config(run.model)
         data = self._task_data(run.task)
         prompt = prompt_in_use(run.readout, run.task, data)
