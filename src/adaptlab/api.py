@@ -226,7 +226,13 @@ def _inline(folder: StudyFolder, execution: ExecutionConfig, listener: Listener,
     )
 
 
-def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> list[Plan]:
+def plan(
+    study: StudyConfig,
+    *,
+    with_task: bool = True,
+    costs: bool = True,
+    progress: Callable[[str, int, int], None] = lambda method, done, of: None,
+) -> list[Plan]:
     """What each variant of ``study`` would train, weigh and take, from the models' config.json alone.
 
     The first plan on a machine calibrates it, which takes ten seconds.
@@ -234,13 +240,14 @@ def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> l
     Args:
         with_task: read the task's rows; without, there are 2 labels, and costs are those of a step.
         costs: also forecast memory, operations, seconds and disk.
+        progress: told, before each plan, the method's label, how many plans are made and how many there will be.
 
     Raises:
         AdaptlabError: a method does not fit a model, or a model or the data is not usable.
     """
     from adaptlab.planning import plan as planned
 
-    return planned(study, with_task=with_task, costs=costs)
+    return planned(study, with_task=with_task, costs=costs, progress=progress)
 
 
 def load(run_dir: str | Path, *, device: str = "auto", model: str | None = None) -> Predictor:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from adaptlab.config import ExecutionConfig
+from adaptlab.config import ExecutionConfig, RunConfig
 from adaptlab.measure.flops import LONGEST_COUNTED, Counted, TrainingFlops, count, fit, optimizer_flops
+from adaptlab.methods import registry as methods
 from adaptlab.resolve import ResolvedRun
 from adaptlab.training.batches import BatchPlan
 from adaptlab.training.member import Member
@@ -64,14 +65,22 @@ def _of_teacher(stage: Stage) -> tuple[float, float]:
     return float(asked.mean() - factor * lengths.mean()), factor
 
 
+def pass_key(config: RunConfig) -> str:
+    """Equal for runs whose models compute the same on the same rows: seed, rates, optimiser and names do not matter."""
+    options = methods.get(config.method.name).Config(**config.method.options)
+    costly = {name: value for name, value in options.resolved().items() if name not in options.free}
+    method = config.method.model_copy(update={"label": "", "options": costly})
+    same = config.model_copy(update={"method": method})
+    return same.model_dump_json(exclude={"seed", "task", "training", "report"})
+
+
 def cost_key(run: ResolvedRun, execution: ExecutionConfig) -> str:
     """Equal for runs that cost the same a step: seed, rates, schedule, subset of rows do not matter."""
     config = run.resolved
-    document = config.model_dump_json(exclude={"seed": True, "task": True, "training": True, "method": {"label"}})
     training = config.training
     parts = (
         run.identity.weights,
-        document,
+        pass_key(config),
         training.optimizer,
         training.dtype,
         str(training.max_grad_norm is not None),

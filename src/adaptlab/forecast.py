@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from adaptlab.config import ExecutionConfig, ModelConfig, RunConfig
+from adaptlab.costing import pass_key
 from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.machine import Machine, calibrated
 from adaptlab.methods import registry as methods
@@ -26,7 +27,7 @@ from adaptlab.models._base import Layout
 from adaptlab.models.identity import cache_folder
 from adaptlab.models.load import local_tokenizer
 from adaptlab.resolve import setup_of
-from adaptlab.simulating import Memory, Simulated, simulate
+from adaptlab.simulating import Memory, Shape, Simulated, simulate
 from adaptlab.tasks._base import Example, TaskData
 from adaptlab.training.batches import BatchPlan, BatchRows, evaluation_batches
 from adaptlab.training.encode import encode
@@ -100,75 +101,98 @@ def available_bytes(device: str) -> int:
     return free if limit == "max" else min(free, max(0, int(limit) - used))
 
 
-def forecast(
-    run: RunConfig,
-    skeleton: nn.Module,
-    layout: Layout,
-    data: TaskData | None,
-    *,
-    device: str,
-    machine: Machine,
-    execution: ExecutionConfig,
-) -> Forecast:
-    """Forecast ``run``, whose dtype and maximal length are decided.
+class Forecaster:
+    """Forecasts the runs of a plan. What costs the same is simulated once, and a text tokenised once."""
 
-    Args:
-        skeleton: the model on the meta device.
-        data: the task's rows; ``None`` for batches of 128 tokens (or the maximal length).
-    """
-    training, micro = run.training, execution.micro_batch_size
-    lengths, exact = _lengths(run, data)
-    train = lengths.get("train")
-    if train is None:
-        length = min(int(run.task.max_length), _LENGTH_WITHOUT_TASK)
-        train = np.full(training.batch_size, length, dtype=np.int64)
-    batch_plan = BatchPlan(train, training.batch_size)
-    batches = sorted(_shapes(batch_plan.epoch(0, 0)), key=lambda shape: (shape[0] * shape[1], shape[1]))
-    longest, middle = batches[-1], batches[len(batches) // 2]
-    answers = {name: evaluation_batches(found) for name, found in lengths.items() if name != "train"}
-    shapes = [shape for some in answers.values() for shape in _shapes(some)] or [longest]
-    answer = max(shapes, key=lambda shape: shape[0] * shape[1])
-    steps = training.steps
-    if steps is None and training.epochs is not None and data is not None:
-        steps = int(np.ceil(training.epochs * len(batches)))
-    decided = run.model_copy(update={"training": training.model_copy(update={"steps": steps or len(batches)})})
-    devices = execution.devices_per_run
-    share = -(-longest[0] // devices)
-    found = simulate(
-        decided, skeleton, layout, device=device, machine=machine,
-        train=(longest,) if middle == longest else (longest, middle), answer=answer,
-        micro_batch_size=min(micro or share, share) if devices > 1 else micro,
-        gradient_checkpointing=execution.gradient_checkpointing,
-    )  # fmt: skip
-    found = found.shared_by(devices, micro)
-    memory = _quantised(found.memory, run, skeleton, layout, training.dtype)
-    if execution.shard:
-        memory = _sharded(memory, run, layout, devices)
-    times = {} if steps is None else _times(batch_plan, steps)
-    flops = sum(n * found.flops.of_step(np.full(rows, length), length)[0] for (rows, length), n in times.items())
-    seconds = sum(n * _between(found, longest, middle, rows * length) for (rows, length), n in times.items())
-    available = available_bytes(device) // (devices if device == "cpu" else 1)
-    fits = memory.total <= _USABLE * available
-    return Forecast(
-        device=device,
-        dtype=training.dtype,
-        devices=devices,
-        rows=longest[0],
-        length=longest[1],
-        memory={**asdict(memory), "total": memory.total},
-        memory_bytes=memory.total,
-        available_bytes=available,
-        fits=fits,
-        advice=() if fits else _advice(memory, run, skeleton, layout, share, micro, int(_USABLE * available)),
-        steps=steps,
-        step_flops=found.flops.of_step(np.full(middle[0], middle[1]), middle[1])[0],
-        step_seconds=found.step_seconds[middle],
-        train_flops=None if steps is None else flops,
-        train_seconds=None if steps is None else seconds,
-        eval_seconds=None if steps is None else _answering(found, answer, answers, steps, training.eval_every, batches),
-        checkpoint_bytes=2 * memory.trained + memory.optimizer,
-        exact_lengths=exact,
-    )
+    def __init__(self, *, device: str, machine: Machine, execution: ExecutionConfig) -> None:
+        self.device, self.execution, self._machine = device, execution, machine
+        self._lengths: dict[str, tuple[dict[str, NDArray[np.int64]], bool]] = {}
+        self._simulated: dict[str, Simulated] = {}
+
+    def forecast(self, run: RunConfig, skeleton: nn.Module, layout: Layout, data: TaskData | None) -> Forecast:
+        """Forecast ``run``, whose dtype and maximal length are decided.
+
+        Args:
+            skeleton: the model on the meta device.
+            data: the task's rows; ``None`` for batches of 128 tokens (or the maximal length).
+        """
+        training, micro = run.training, self.execution.micro_batch_size
+        lengths, exact = self._lengths_of(run, data)
+        train = lengths.get("train")
+        if train is None:
+            length = min(int(run.task.max_length), _LENGTH_WITHOUT_TASK)
+            train = np.full(training.batch_size, length, dtype=np.int64)
+        batch_plan = BatchPlan(train, training.batch_size)
+        batches = sorted(_shapes(batch_plan.epoch(0, 0)), key=lambda shape: (shape[0] * shape[1], shape[1]))
+        longest, middle = batches[-1], batches[len(batches) // 2]
+        answers = {name: evaluation_batches(found) for name, found in lengths.items() if name != "train"}
+        shapes = [shape for some in answers.values() for shape in _shapes(some)] or [longest]
+        answer = max(shapes, key=lambda shape: shape[0] * shape[1])
+        steps = training.steps
+        if steps is None and training.epochs is not None and data is not None:
+            steps = int(np.ceil(training.epochs * len(batches)))
+        decided = run.model_copy(update={"training": training.model_copy(update={"steps": steps or len(batches)})})
+        devices = self.execution.devices_per_run
+        share = -(-longest[0] // devices)
+        shapes = [longest] if middle == longest else [longest, middle]
+        part = min(micro or share, share) if devices > 1 else micro
+        found = self._simulate(decided, skeleton, layout, tuple(shapes), answer, part).shared_by(devices, micro)
+        memory = _quantised(found.memory, run, skeleton, layout, training.dtype)
+        if self.execution.shard:
+            memory = _sharded(memory, run, layout, devices)
+        times = {} if steps is None else _times(batch_plan, steps)
+        flops = sum(n * found.flops.of_step(np.full(rows, length), length)[0] for (rows, length), n in times.items())
+        seconds = sum(n * _between(found, longest, middle, rows * length) for (rows, length), n in times.items())
+        available = available_bytes(self.device) // (devices if self.device == "cpu" else 1)
+        fits = memory.total <= _USABLE * available
+        return Forecast(
+            device=self.device,
+            dtype=training.dtype,
+            devices=devices,
+            rows=longest[0],
+            length=longest[1],
+            memory={**asdict(memory), "total": memory.total},
+            memory_bytes=memory.total,
+            available_bytes=available,
+            fits=fits,
+            advice=() if fits else _advice(memory, run, skeleton, layout, share, micro, int(_USABLE * available)),
+            steps=steps,
+            step_flops=found.flops.of_step(np.full(middle[0], middle[1]), middle[1])[0],
+            step_seconds=found.step_seconds[middle],
+            train_flops=None if steps is None else flops,
+            train_seconds=None if steps is None else seconds,
+            eval_seconds=None
+            if steps is None
+            else _answering(found, answer, answers, steps, training.eval_every, batches),
+            checkpoint_bytes=2 * memory.trained + memory.optimizer,
+            exact_lengths=exact,
+        )
+
+    def _lengths_of(self, run: RunConfig, data: TaskData | None) -> tuple[dict[str, NDArray[np.int64]], bool]:
+        rows = "" if data is None else data.fingerprint
+        key = f"{run.model.model_dump_json()}|{rows}|{run.task.max_length}"
+        if key not in self._lengths:
+            self._lengths[key] = _lengths(run, data)
+        return self._lengths[key]
+
+    def _simulate(
+        self,
+        run: RunConfig,
+        skeleton: nn.Module,
+        layout: Layout,
+        train: tuple[Shape, ...],
+        answer: Shape,
+        micro: int | None,
+    ) -> Simulated:
+        sizes = [layout.parameters[name] for name in layout.head]
+        key = f"{pass_key(run)}|{sizes}|{run.training.dtype}|{train}|{answer}|{micro}"
+        if key not in self._simulated:
+            self._simulated[key] = simulate(
+                run, skeleton, layout, device=self.device, machine=self._machine, train=train, answer=answer,
+                micro_batch_size=micro,
+                gradient_checkpointing=self.execution.gradient_checkpointing,
+            )  # fmt: skip
+        return self._simulated[key].under(run.training)
 
 
 def _shapes(batches: Sequence[BatchRows]) -> list[tuple[int, int]]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from adaptlab.config import (
     Engine,
     ExecutionConfig,
-    KeepWeights,
     ModelConfig,
     Readout,
     RunConfig,
@@ -39,8 +38,7 @@ from adaptlab.tasks._base import DataAccess, TaskData
 if TYPE_CHECKING:
     from torch import nn
 
-    from adaptlab.forecast import Forecast
-    from adaptlab.measure.machine import Machine
+    from adaptlab.forecast import Forecast, Forecaster
 
 #: Of the head where no task says it.
 DEFAULT_LABELS = 2
@@ -113,22 +111,19 @@ class _Candidate:
     bytes: int
 
 
-@dataclass
-class _Ahead:
-    """What every forecast of a plan shares; the machine is calibrated once."""
-
-    execution: ExecutionConfig
-    device: str
-    machine: Machine
-    keep: KeepWeights
-
-
-def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> list[Plan]:
+def plan(
+    study: StudyConfig,
+    *,
+    with_task: bool = True,
+    costs: bool = True,
+    progress: Callable[[str, int, int], None] = lambda method, done, of: None,
+) -> list[Plan]:
     """The plans of every model, task, variant of a method and batch shape of ``study``, in its order.
 
     Args:
         with_task: read the task's rows; without, no data is touched, and costs are those of a step.
         costs: also forecast memory, operations and seconds; without, parameters and bytes are counted only.
+        progress: told, before each plan, the method's label, how many plans are made and how many there will be.
 
     Raises:
         ConfigError: a method does not fit a model; every misfit, a sentence each.
@@ -142,14 +137,16 @@ def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> l
         shape = f"{training}|{run.task.max_length}|{run.readout == 'head'}"
         key = f"{run.model.model_dump_json()}|{task}|{run.method.model_dump_json()}|{shape}"
         groups.setdefault(key, []).append(run)
-    ahead = _ahead(study) if costs else None
+    ahead = _forecaster(study.execution) if costs else None
     labels: dict[str, Labels] = {}
     tasks: dict[str, TaskData | None] = {}
     models: dict[str, tuple[nn.Module, Layout]] = {}
+    files: dict[str, dict[str, tuple[int, ...]]] = {}
     plans: list[Plan] = []
     problems: dict[str, None] = {}
-    for runs in groups.values():
+    for number, runs in enumerate(groups.values()):
         run = runs[0]
+        progress(run.method.label, number, len(groups))
         rows = _rows_key(run)
         if rows not in labels:
             tasks[rows] = find_task(run.task.name).load(run.task, access) if with_task else None
@@ -159,7 +156,7 @@ def plan(study: StudyConfig, *, with_task: bool = True, costs: bool = True) -> l
             models[shape] = _skeleton(run.model, labels[rows])
         try:
             name = task_label(run.task.name) if with_task else None
-            one = _plan(runs, *models[shape], labels[rows], name, shard=study.execution.shard)
+            one = _plan(runs, *models[shape], labels[rows], name, files, shard=study.execution.shard)
             plans.append(one if ahead is None else _with_forecast(one, runs, *models[shape], tasks[rows], ahead))
         except ConfigError as error:
             problems.update(dict.fromkeys(error.problems))
@@ -235,9 +232,18 @@ def _rows_key(run: RunConfig) -> str:
 
 
 def _plan(
-    runs: list[RunConfig], model: nn.Module, layout: Layout, labels: Labels, task: str | None, *, shard: bool
+    runs: list[RunConfig],
+    model: nn.Module,
+    layout: Layout,
+    labels: Labels,
+    task: str | None,
+    files: dict[str, dict[str, tuple[int, ...]]],
+    *,
+    shard: bool,
 ) -> Plan:
+    """``files`` has what methods save, filled here: by what they attach, whatever they are called."""
     run = runs[0]
+    from adaptlab.costing import pass_key
     from adaptlab.models import quantize
 
     method, setup, how = methods.get(run.method.name), setup_of(run), run.model.quantize
@@ -246,7 +252,10 @@ def _plan(
     trainable = method.trainable_count(layout, setup)
     head = layout.head_count() if setup.head == "trained" else 0
     base = sum(layout.count(name) for name in layout.parameters)
-    shapes = saved_shapes(model, layout, method, setup)
+    key = f"{pass_key(run)}|{labels}"
+    if key not in files:
+        files[key] = saved_shapes(model, layout, method, setup)
+    shapes = files[key]
     notes = () if shapes else (f"{run.method.label} cannot be set up without weights: its size is its numbers' alone",)
     return Plan(
         model=run.model.id,
@@ -298,11 +307,12 @@ def _labels(run: RunConfig, data: TaskData | None) -> Labels:
     return Labels(outputs(data), data.kind == "regression", run.readout)
 
 
-def _ahead(study: StudyConfig) -> _Ahead:
-    from adaptlab.forecast import this_machine
+def _forecaster(execution: ExecutionConfig) -> Forecaster:
+    """Of the machine, which is calibrated once."""
+    from adaptlab.forecast import Forecaster, this_machine
 
-    on = resolve_device(study.execution.device)
-    return _Ahead(study.execution, on, this_machine(on), study.execution.keep_weights)
+    on = resolve_device(execution.device)
+    return Forecaster(device=on, machine=this_machine(on), execution=execution)
 
 
 def _decided(run: RunConfig, on: str) -> RunConfig:
@@ -315,23 +325,19 @@ def _decided(run: RunConfig, on: str) -> RunConfig:
 
 
 def _with_forecast(
-    one: Plan, runs: list[RunConfig], model: nn.Module, layout: Layout, data: TaskData | None, ahead: _Ahead
+    one: Plan, runs: list[RunConfig], model: nn.Module, layout: Layout, data: TaskData | None, ahead: Forecaster
 ) -> Plan:
     """``one`` with what a run takes on this machine; a note instead where the method asks for weights."""
     from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
-
-    from adaptlab.forecast import forecast
 
     decided = _decided(runs[0], ahead.device)
     one = replace(one, batch_size=decided.training.batch_size)
     if decided.readout != "head" or not methods.get(decided.method.name).trains:
         why = f"the readout {decided.readout}" if decided.readout != "head" else f"{one.method}, which trains nothing"
         return replace(one, notes=(*one.notes, f"the costs of {why} are not forecast"))
-    kept = {"all": len(runs), "best": 1, "none": 0}[ahead.keep]
+    kept = {"all": len(runs), "best": 1, "none": 0}[ahead.execution.keep_weights]
     try:
-        found = forecast(
-            decided, model, layout, data, device=ahead.device, machine=ahead.machine, execution=ahead.execution
-        )
+        found = ahead.forecast(decided, model, layout, data)
     except (NotImplementedError, RuntimeError, ValueError, UnsupportedFakeTensorException) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         note = f"the costs of {one.method} cannot be forecast without weights ({reason})"

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from adaptlab import api
+from adaptlab import api, forecast
 from adaptlab.config import ModelConfig
 from adaptlab.errors import ConfigError
 from adaptlab.measure.parameters import count_parameters
@@ -217,6 +217,29 @@ def test_planned_operations_are_the_records(adaptlab: Command, tiny_flags: list[
     assert done.code == 0, done.err
     record = json.loads(next(Path("study").glob("runs/*/record.json")).read_text())
     assert planned["forecast"]["train_flops"] == pytest.approx(record["cost"]["train_flops"], rel=1e-9)
+
+
+def test_what_costs_the_same_is_simulated_and_tokenised_once(
+    adaptlab: Command, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("simulate", "_lengths"):
+        real = getattr(forecast, name)
+        monkeypatch.setattr(forecast, name, lambda *a, _n=name, _r=real, **k: calls.append(_n) or _r(*a, **k))
+    varied = ("--set", "lora.r=4,8", "--set", "lora.alpha=8,16", "--set", "lora.optimizer=adamw,sgd")
+    flags = (*tiny_flags, "--methods", "lora", *varied, "--seeds", "1", "--json")
+    done = adaptlab("plan", *flags)
+    assert done.code == 0, done.err
+    plans = json.loads(done.out)
+    assert len(plans) == 8
+    assert (calls.count("simulate"), calls.count("_lengths")) == (2, 1)  # the ranks
+    (alone,) = json.loads(
+        adaptlab("plan", *tiny_flags, "--methods", "lora", "--seeds", "1", "--json", "--set", "lora.r=4",
+                 "--set", "lora.alpha=16", "--set", "lora.optimizer=sgd").out
+    )  # fmt: skip
+    among = next(one for one in plans if "r4" in one["method"] and "a16" in one["method"] and "sgd" in one["method"])
+    same = ("memory", "step_flops", "train_flops", "step_seconds", "train_seconds", "checkpoint_bytes")
+    assert {key: among["forecast"][key] for key in same} == {key: alone["forecast"][key] for key in same}
 
 
 def test_gradient_checkpointing_is_planned_as_it_is_run(adaptlab: Command, tiny_flags: list[str]) -> None:

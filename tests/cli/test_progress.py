@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from adaptlab.cli.output import Output
-from adaptlab.cli.progress import Tally, duration, progress
+from adaptlab.cli.progress import Tally, duration, planning, progress
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig
 from adaptlab.runs.record import ConfigPart, Cost, ErrorPart, Primary, Record
 from adaptlab.study.events import RunEnded, RunStarted, StepDone, StudyEnded, StudyStarted
@@ -122,3 +122,14 @@ def test_libraries_are_heard_when_asked_for(level: str, ours: list[str], theirs:
 )
 def test_durations_are_read_at_a_glance(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_plan_that_takes_long_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with planning(Output(), clock) as tell:
+        for done, clock.now in enumerate((1.0, 4.0, 6.0, 8.0, 11.5)):
+            tell(f"lora-r{2**done}", done, 5)
+    with planning(Output(quiet=True), clock) as tell:
+        tell("lora", 0, 1)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "[2/5] next: lora-r4\n[4/5] next: lora-r16\n")

@@ -73,6 +73,14 @@ def test_simulated_operations_are_real_ones(simulated: Callable[..., Simulated],
     assert simulated("lora", family).flops.training.of(8, 64) == pytest.approx(lora_closed_form(family, 8, 64))
 
 
+def test_what_an_optimiser_adds_is_no_matter_of_passes(simulated: Callable[..., Simulated]) -> None:
+    adamw = simulated("lora")
+    sgd = adamw.under(TrainingConfig(optimizer="sgd", max_grad_norm=None))
+    assert (sgd.memory.optimizer, adamw.memory.optimizer) == (0, 2 * adamw.memory.gradients)
+    assert (sgd.flops.per_step, adamw.flops.per_step) == (adamw.memory.gradients / 2, 17 * adamw.memory.gradients / 4)
+    assert sgd.under(TrainingConfig()) == adamw
+
+
 def test_micro_batches_hold_less_and_take_as_long(simulated: Callable[..., Simulated]) -> None:
     whole, parts = simulated("lora", rows=16), simulated("lora", rows=16, micro=4)
     assert parts.memory.activations < 0.4 * whole.memory.activations

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptlab.cli import flags as f
 from adaptlab.cli.output import Json, LogLevel, Output, Quiet
+from adaptlab.cli.progress import planning
 from adaptlab.cli.taking import PLAN, takes
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def plan(
     if not with_task:
         flags["task"] = _NO_TASK
         output.note(f"No task was given: heads are counted with {DEFAULT_LABELS} labels.")
-    _show(api.plan(read_study(study, f.study_flags(flags)), with_task=with_task), output)
+    asked = read_study(study, f.study_flags(flags))
+    with planning(output) as progress:
+        plans = api.plan(asked, with_task=with_task, progress=progress)
+    _show(plans, output)
 
 
 def _show(plans: list[Plan], output: Output) -> None:

@@ -72,6 +72,38 @@ def progress(output: Output) -> Iterator[Listener]:
         yield _plain(output)
 
 
+#: Seconds that pass in silence before a plan says how far it is, where no bar can show it.
+_SILENCE_SECONDS = 5.0
+
+
+@contextmanager
+def planning(output: Output, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, int, int], None]]:
+    """What a plan tells its progress: a bar in a terminal, elsewhere a line for every few seconds."""
+    if output.quiet:
+        yield lambda method, done, of: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True, highlight=False, markup=False)
+        try:
+            with Progress(console=console, transient=True) as bars:
+                bar = bars.add_task("reading data and model", total=None)
+                yield lambda method, done, of: bars.update(bar, description=method, completed=done, total=of)
+        finally:
+            console.show_cursor(True)
+    else:
+        said = clock()
+
+        def tell(method: str, done: int, of: int) -> None:
+            nonlocal said
+            if clock() - said >= _SILENCE_SECONDS:
+                said = clock()
+                output.note(f"[{done}/{of}] next: {method}")
+
+        yield tell
+
+
 def _plain(output: Output) -> Listener:
     tally = Tally()
 

@@ -167,6 +167,9 @@ def optimizer_flops(optimizer: str, trained: int, *, clips: bool) -> float:
 
 # --- the counter ------------------------------------------------------------------------------------------------------
 
+#: What a fake tensor is asked for most often, and answers without passing through any mode.
+ASKS_DEVICE = torch.ops.prim.device.default
+
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the operations of everything executed inside, forward and backward apart."""
@@ -178,6 +181,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is ASKS_DEVICE:
+            return args[0].device
         formula = formulas().get(func._overloadpacket)
         if formula is None:  # in inference mode whole layers come here, and not the products that they are made of
             with self:

@@ -30,6 +30,8 @@ class MethodOptions(BaseModel):
 
     #: Options that came after runs without them: at their default they are no part of what a run is, nor of its id.
     later: ClassVar[frozenset[str]] = frozenset()
+    #: Options that scale a result or a rate, so that runs which differ in them alone cost the same.
+    free: ClassVar[frozenset[str]] = frozenset()
 
     def resolved(self) -> dict[str, Any]:
         """All values, as a run's configuration holds them."""

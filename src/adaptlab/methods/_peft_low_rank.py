@@ -23,6 +23,7 @@ class LoraPlusOptions(MethodOptions):
     """What LoRA+ adds to LoRA and its variants (Hayou et al. 2024, arXiv 2402.12354)."""
 
     later: ClassVar[frozenset[str]] = frozenset({"loraplus_lr_ratio"})
+    free: ClassVar[frozenset[str]] = frozenset({"loraplus_lr_ratio", "lora_alpha"})
     loraplus_lr_ratio: float | None = Field(
         None, gt=1, description="LoRA+: B's learning rate over A's, which is the run's; 16 in the paper"
     )
@@ -88,6 +89,7 @@ def _pissa_rank(layout: Layout, names: tuple[str, ...], options: Any) -> dict[st
 
 
 class LohaOptions(MethodOptions):
+    free: ClassVar[frozenset[str]] = frozenset({"alpha"})
     r: int = Field(8, ge=1, description="rank of each of the two products")
     alpha: int = Field(8, ge=1, description="the update is scaled by alpha / r")
 
@@ -98,6 +100,7 @@ def _loha_count(layer: Layer, options: Any) -> int:
 
 
 class LokrOptions(MethodOptions):
+    free: ClassVar[frozenset[str]] = frozenset({"alpha"})
     r: int = Field(8, ge=1, description="rank of the larger Kronecker factor")
     alpha: int = Field(8, ge=1, description="the update is scaled by alpha / r")
     decompose_both: bool = Field(False, description="make the smaller factor a product of rank r too")
