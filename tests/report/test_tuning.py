@@ -32,6 +32,33 @@ def test_the_page_says_what_tuning_chose_and_cost(tmp_path: Path) -> None:
     assert text.count('<th scope="row"') == 1  # head was not tuned
 
 
+def test_the_same_table_says_what_a_pruner_saved(tmp_path: Path) -> None:
+    runs = [Run(LORA, measured=True), Run(HEAD, measured=True)]
+    rows = read_studies([build_study(tmp_path / "study", runs, predictions=False)]).rows
+    assert "ended early" not in str(tuning(rows, {}))
+    pruned = {
+        "pruner": "halving",
+        "scores": [0.8, None, None, 0.9, None, 0.7],
+        "pruned": 2,
+        "steps": 300,
+        "steps_unpruned": 400,
+        "agreement": 0.5,
+    }
+    rows = [
+        replace(row, tuning=row.tuning.model_copy(update=pruned)) if row.tuning and row.method == "lora" else row
+        for row in rows
+    ]
+    text = str(tuning(rows, {}))
+    assert text.count("<table>") == 1
+    assert "Trials were ended early by halving" in text
+    lora, head = text.partition("<tbody>")[2].split("</tr>")[:2]
+    entries = [line.rpartition(">")[2] for line in lora.split("</td>")]
+    assert entries[:2] == ["6", "1"]  # one of the three without a score was not ended by the pruner
+    assert entries[5:8] == ["2", "25%", "50%"]
+    assert head.count("not known") == 2
+    assert [line.rpartition(">")[2] for line in head.split("</td>")][5] == "0"
+
+
 def test_without_tuning_there_is_no_such_section(tmp_path: Path) -> None:
     rows = read_studies([build_study(tmp_path / "study", [replace(Run(LORA))], predictions=False)]).rows
     assert tuning(rows, {}) is None

@@ -23,7 +23,6 @@ from adaptlab.report.page.costs import costs
 from adaptlab.report.page.data import data_section
 from adaptlab.report.page.explorer import explorer
 from adaptlab.report.page.measured import measured
-from adaptlab.report.page.pruning import pruning
 from adaptlab.report.page.results import results
 from adaptlab.report.page.rows import rows_section
 from adaptlab.report.page.runs import environments, problems_table, runs, unfinished
@@ -48,7 +47,6 @@ def page(selection: Selection) -> str:
         ("budget", "What your budget buys", budget),
         ("costs", "What each method costs", costs(found)),
         ("tuning", "What tuning found and cost", tuning(found, apart["tuning"])),
-        ("pruning", "What the pruner saved", pruning(found)),
         ("data", "Other amounts and other data", data_section(found, apart["data"])),
         ("charts", "Charts", drawn),
         ("calibration", "How far probabilities can be believed", calibration_section(found, apart["calibration"])),
