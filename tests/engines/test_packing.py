@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, RunIdentity, TaskConfig, TrainingConfig
-from adaptlab.engines.packing import CHECKPOINTING, NO_COMPANY, NO_PARTNER, activation_bytes, chosen_engine, pack
+from adaptlab.engines.packing import (
+    CHECKPOINTING,
+    NO_COMPANY,
+    NO_PARTNER,
+    NO_ROOM,
+    REASONS,
+    activation_bytes,
+    chosen_engine,
+    pack,
+)
 from adaptlab.methods import registry
+from adaptlab.methods._base import Method
+from adaptlab.methods._prompts import PromptMethod
 from adaptlab.planning import run_bytes
 
 
@@ -86,6 +97,13 @@ def test_methods_with_virtual_tokens_go_together_where_these_are_as_many_and_sta
     assert alone == {"c": NO_COMPANY.format(company="30 virtual tokens among the inputs")}
 
 
+def test_a_method_for_the_whole_model_that_names_no_company_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptMethod, "company", Method.company)
+    groups, alone = names([Run("a", "prompt-tuning"), Run("b", "prompt-tuning", seed=1), Run("c"), Run("d", seed=1)])
+    assert groups == [["a"], ["b"], ["c", "d"]]
+    assert alone == dict.fromkeys("ab", REASONS["prompt"])
+
+
 def test_what_keeps_all_runs_alone_is_said_of_each_that_has_no_reason_of_its_own() -> None:
     groups, alone = names([Run("a"), Run("b", seed=1), Run("c", "full")], all_alone=CHECKPOINTING)
     assert groups == [["a"], ["b"], ["c"]]
@@ -108,8 +126,10 @@ def test_virtual_tokens_are_positions_that_take_memory(tiny_model_folder: Callab
 
 
 def test_a_run_too_large_for_the_budget_still_runs() -> None:
-    groups, _ = names([Run("a"), Run("b", seed=1)], run_bytes=lambda run: 100, budget_bytes=25)
-    assert groups == [["a"], ["b"]]
+    runs = [Run("a"), Run("b", seed=1), Run("c", data="other rows")]
+    groups, alone = names(runs, run_bytes=lambda run: 100, budget_bytes=25)
+    assert groups == [["a"], ["b"], ["c"]]
+    assert alone == {"a": NO_ROOM, "b": NO_ROOM, "c": NO_PARTNER}
 
 
 def test_auto_is_solo_on_a_cpu_and_fused_on_a_gpu() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers.models.t5 import modeling_t5
 
+from adaptlab.engines.fused import bare
 from adaptlab.engines.layers import LoraProducts, Site
 from adaptlab.engines.stacks import Stacked
 from adaptlab.methods import registry
@@ -175,6 +176,20 @@ def test_runs_answer_in_one_pass_what_each_answers_alone(group_of: Build, kind: 
         alone = torch.cat([member.attached.model(**batch.inputs).logits for member in some], dim=1)
     assert not torch.allclose(alone[:, :2], alone[:, 2:])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", GROUPS)
+def test_the_blocks_are_passed_once_for_all_runs(group_of: Build, kind: str, family: str) -> None:
+    group = group_of(GROUPS[kind], fused=True, steps=2, family=family)
+    layout, passes = group.members[0].attached.layout, list[str]()
+    models = {"shared": group.engines[0]._trunk.model}  # type: ignore[attr-defined]
+    models |= {str(place): bare(member.attached.model) for place, member in enumerate(group.members)}
+    for name, model in models.items():
+        for block in layout.blocks:
+            model.get_submodule(block).register_forward_hook(lambda *_, name=name: passes.append(name))
+    group.train(2)
+    assert passes == ["shared"] * 2 * len(layout.blocks)
 
 
 def test_lora_is_one_product_and_traceable_layers_are_stacked(group_of: Build) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -9,15 +10,17 @@ from typing import Any, Generic, Protocol, TypeVar
 from adaptlab.config import Engine, RunConfig, RunIdentity
 from adaptlab.methods._base import Method, Placement
 
-#: Why runs of a placement train alone, as a terminal says it.
+#: Why runs of a placement train alone, as a terminal says it; a method with a company of its own does not.
 REASONS: dict[Placement, str] = {
     "base": "the method changes the base itself",
     "nothing": "the head alone is trained",
+    "prompt": "the method changes what the whole model reads",
 }
 CHECKPOINTING = "with --gradient-checkpointing a block is computed anew, for one run at a time"
 TIMED = "its budget is of seconds, which others would share"
 NO_PARTNER = "no other run has its base, data, batches and dtype"
 NO_COMPANY = "no other run has its base, data, batches, dtype and {company}"
+NO_ROOM = "memory is predicted to hold none of its partners beside it"
 
 
 class Packable(Protocol):
@@ -67,15 +70,18 @@ def pack(
     """
     packing: Packing[R] = Packing()
     open_groups: dict[str, tuple[list[R], int]] = {}
+    partners = Counter[str]()
     for run in runs:
-        reason = REASONS.get(method(run).placement, all_alone)
+        company = _company(run, method(run))
+        reason = all_alone if company else REASONS.get(method(run).placement, all_alone)
         if reason is None and run.resolved.training.max_seconds is not None:
             reason = TIMED
         if reason is not None:
             packing.groups.append([run])
             packing.alone[run.name] = reason
             continue
-        key, size = f"{profile(run)}|{_company(run, method(run))}", run_bytes(run)
+        key, size = f"{profile(run)}|{company}", run_bytes(run)
+        partners[key] += 1
         group, used = open_groups.get(key, ([], 0))
         if not group or (budget_bytes is not None and used + size > budget_bytes):
             group, used = [], 0
@@ -86,7 +92,8 @@ def pack(
         group.sort(key=_kind)  # lanes of one kind side by side go through their layers together
         if len(group) == 1 and group[0].name not in packing.alone:
             company = _company(group[0], method(group[0]))
-            packing.alone[group[0].name] = NO_COMPANY.format(company=company) if company else NO_PARTNER
+            missing = NO_COMPANY.format(company=company) if company else NO_PARTNER
+            packing.alone[group[0].name] = NO_ROOM if partners[f"{profile(group[0])}|{company}"] > 1 else missing
     return packing
 
 
