@@ -139,7 +139,7 @@ class Forecaster:
         found = self._simulate(decided, skeleton, layout, tuple(shapes), answer, part).shared_by(devices, micro)
         memory = _quantised(found.memory, run, skeleton, layout, training.dtype)
         if self.execution.shard:
-            memory = _sharded(memory, run, layout, devices)
+            memory = sharded(memory, run, layout, devices)
         times = {} if steps is None else _times(batch_plan, steps)
         flops = sum(n * found.flops.of_step(np.full(rows, length), length)[0] for (rows, length), n in times.items())
         seconds = sum(n * _between(found, longest, middle, rows * length) for (rows, length), n in times.items())
@@ -267,7 +267,7 @@ def _quantised(memory: Memory, run: RunConfig, skeleton: nn.Module, layout: Layo
     )
 
 
-def _sharded(memory: Memory, run: RunConfig, layout: Layout, devices: int) -> Memory:
+def sharded(memory: Memory, run: RunConfig, layout: Layout, devices: int) -> Memory:
     """The memory of one of ``devices`` that hold a shard each, and two blocks whole: the present one and the next.
 
     As :mod:`adaptlab.training.shards` cuts: the frozen blocks, or all of the weights where the base's own train. The
@@ -275,6 +275,8 @@ def _sharded(memory: Memory, run: RunConfig, layout: Layout, devices: int) -> Me
     """
     method, setup = methods.get(run.method.name), setup_of(run)
     trained = set(method.trains_of_base(layout, setup))
+    if trained and setup.head == "trained":
+        trained |= set(layout.head)
     width = {"float64": 8, "float32": 4}.get(run.training.dtype, 2)
     sizes = {name: layout.count(name) * (4 if name in trained else width) for name in layout.parameters}
     blocks = [sum(size for name, size in sizes.items() if name.startswith(f"{block}.")) for block in layout.blocks]

@@ -119,7 +119,10 @@ class Workshop:
             self._bases.clear()
             self.casts.clear()
             self._forget_rows()
-            device = "cpu" if self.shards else self.device  # which may have no room for all of it
+            device = self.device
+            if self.shards:
+                device = "cpu"  # the other may have no room for all of it
+                here().await_turn()  # nor this one for as many bases as there are processes
             base = load_base(
                 run.resolved.model, num_labels=count, regression=regression, device=device, readout=readout
             )
@@ -136,6 +139,7 @@ class Workshop:
         self._bases.clear()
         self.casts.clear()
         self.let_go()
+        here().end_turn()
 
     def execution_of(self, run: ResolvedRun) -> ExecutionConfig:
         """How the run executes: as was asked for, but for a smaller micro-batch where memory ran out."""

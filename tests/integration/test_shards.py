@@ -21,8 +21,7 @@ Build = Callable[..., StudyConfig]
 
 
 def sharded(tiny_study: Build, **settings: Any) -> StudyConfig:
-    execution = {"shard": True, "micro_batch_size": 3, **settings.pop("execution", {})}
-    return study(tiny_study, 2, execution=execution, **settings)
+    return study(tiny_study, 2, execution={"shard": True, **settings.pop("execution", {})}, **settings)
 
 
 def check_files(ours: Path, theirs: Path) -> None:
@@ -52,32 +51,33 @@ def test_shards_have_the_numbers_and_files_of_one_device(tiny_study: Build, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "settings"),
+    ("method", "execution"),
     [
-        ("full", {}),
-        ("full", {"execution": {"gradient_checkpointing": True}}),
+        ("full", {"micro_batch_size": 3}),
+        ("full", {"gradient_checkpointing": True}),
         ("top-layers", {}),
         ("dora", {}),
     ],
     ids=["full", "full-recomputed", "top-layers", "dora"],
 )
 def test_what_trains_may_be_cut_or_whole(
-    tiny_study: Build, tmp_path: Path, method: str, settings: dict[str, Any]
+    tiny_study: Build, tmp_path: Path, method: str, execution: dict[str, Any]
 ) -> None:
-    alone = adaptlab.compare(study(tiny_study, 1, methods=[method]), out=tmp_path / "alone")
-    two = adaptlab.compare(sharded(tiny_study, methods=[method], **settings), out=tmp_path / "two")
+    settings: dict[str, Any] = {"methods": [method], "execution": execution}
+    alone = adaptlab.compare(study(tiny_study, 1, **settings), out=tmp_path / "alone")
+    two = adaptlab.compare(sharded(tiny_study, **settings), out=tmp_path / "two")
     check_same(two.folder, alone.folder)
     check_files(two.folder, alone.folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("readout", ["verbalizer", "generate"])
+@pytest.mark.parametrize("settings", [{"readout": "verbalizer"}, {"readout": "generate", "max_new_tokens": 3}])
 def test_language_models_answer_with_shards(
-    tiny_study: Build, tmp_path: Path, tiny_model_folder: Callable[[str], Path], readout: str
+    tiny_study: Build, tmp_path: Path, tiny_model_folder: Callable[[str], Path], settings: dict[str, Any]
 ) -> None:
-    settings = {"model": str(tiny_model_folder("opt")), "readout": readout, "max_new_tokens": 3}
-    alone = adaptlab.compare(study(tiny_study, 1, methods=["lora"], **settings), out=tmp_path / "alone")
-    two = adaptlab.compare(sharded(tiny_study, methods=["lora"], **settings), out=tmp_path / "two")
+    settings = {"model": str(tiny_model_folder("opt")), "methods": ["lora"], **settings}
+    alone = adaptlab.compare(study(tiny_study, 1, **settings), out=tmp_path / "alone")
+    two = adaptlab.compare(sharded(tiny_study, **settings), out=tmp_path / "two")
     check_same(two.folder, alone.folder)
 
 

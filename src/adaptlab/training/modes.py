@@ -6,7 +6,7 @@ so they run in eval mode. The order is the order of execution, seen in one forwa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +64,10 @@ def _modules_before_first_trained(model: nn.Module, inputs: Mapping[str, Tensor]
         for handle in handles:
             handle.remove()
 
-    parents = {child: parent for parent in model.modules() for child in parent.children()}
+    parents: dict[nn.Module, list[nn.Module]] = {}
+    for parent in model.modules():
+        for child in parent.children():
+            parents.setdefault(child, []).append(parent)
     first = min((_entry(owner, entries, parents) for owner in _owners_of_trained(model)), default=len(entries) * 2)
     return tuple(module for module in model.modules() if exits.get(module, -1) < first)
 
@@ -73,9 +76,13 @@ def _owners_of_trained(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
 
 
-def _entry(module: nn.Module, entries: Mapping[nn.Module, int], parents: Mapping[nn.Module, nn.Module]) -> int:
-    """When ``module`` starts; for one that is never called itself (a ParameterDict), when its nearest caller does."""
-    current: nn.Module | None = module
-    while current is not None and current not in entries:
-        current = parents.get(current)
-    return entries[current] if current is not None else 0
+def _entry(
+    module: nn.Module, entries: Mapping[nn.Module, int], parents: Mapping[nn.Module, Sequence[nn.Module]]
+) -> int:
+    """When ``module`` starts; for one that is never called itself (a ParameterDict), when its nearest caller does: the
+    first of several, where layers share their numbers."""
+    if module in entries:
+        return entries[module]
+    holders = parents.get(module, ())
+    nearest = [one for one in holders if not any(part in holders for part in one.modules() if part is not one)]
+    return min((_entry(holder, entries, parents) for holder in nearest), default=0)

@@ -80,6 +80,16 @@ class Ranks:
         """The first process's number."""
         return number
 
+    def await_turn(self) -> None:
+        """Go on when every process before this one has called :meth:`end_turn`; nothing is exchanged until then."""
+        for _ in range(self.index):
+            self.total([0.0])
+
+    def end_turn(self) -> None:
+        """Let the next process go on, and go on when all have had their turn."""
+        for _ in range(self.index, self.count):
+            self.total([0.0])
+
     @contextmanager
     def noticing(self) -> Iterator[None]:
         """Within the block a message that fails inside torch (sharded weights are sent there) is a lost process.
