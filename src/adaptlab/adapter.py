@@ -158,10 +158,11 @@ def _pefts(model: nn.Module, folder: Path, onto: str) -> nn.Module:
         wrapped: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=False)  # type: ignore[arg-type,unused-ignore]
         wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     except Exception as error:  # whatever PEFT, safetensors and torch raise for an adapter of something else
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = (str(error).strip().splitlines() or [""])[0].partition(". ")[0].rstrip(".")
+        base = read_settings(folder).get("base_model_name_or_path")
         raise ModelError(
-            f"The adapter in {folder} cannot be put on {onto} ({type(error).__name__}: {reason}): give the base and a "
-            f"task with the labels it was trained for."
+            f"The adapter in {folder} cannot be put on {onto} ({type(error).__name__}: {reason}): give the base "
+            f"{f'({base}) ' if base else ''}and a task with the labels it was trained for."
         ) from error
     stored = set(weight_names(folder))
     if not wanted & stored:

@@ -273,7 +273,9 @@ def read_run(run_dir: str | Path) -> tuple[RunFolder, Record]:
     folder = RunFolder(Path(run_dir))
     record = folder.read_record()
     if record is None:
-        raise RecordError(f"{run_dir} holds no record.json: give a run's folder, STUDY/runs/<name>.")
+        one = next((run.path for run in StudyFolder(Path(run_dir)).runs()), None)
+        example = f"one of this study's runs, such as {one}" if one is not None else "a run's folder, STUDY/runs/<name>"
+        raise RecordError(f"{run_dir} holds no record.json: give {example}.")
     if record.status != "finished":
         raise RecordError(f"The run in {run_dir} is {record.status}, not finished: run its study again first.")
     if not folder.adapter.is_dir():

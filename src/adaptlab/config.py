@@ -359,6 +359,8 @@ _MOST_SEEDS = 10_000
 def _seeds(value: Any) -> Any:
     if not isinstance(value, int) or isinstance(value, bool):
         return value
+    if value < 1:
+        raise ValueError(f"'seeds' must be at least 1, not {value}")
     if value > _MOST_SEEDS:
         raise ValueError(f"{value} seeds are too many: at most {_MOST_SEEDS}, or a list of the seeds themselves")
     return tuple(range(value))

@@ -7,6 +7,7 @@ prints it without a traceback and exits with ``exit_code``.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -80,6 +81,9 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameEr
     """The error for a ``kind`` ("method", "task", ...) called ``given`` that does not exist."""
     names = sorted(allowed)
     close = near_matches(given, names)
+    several = re.split(r"[\s;+]+", given.strip())
+    if len(several) > 1 and set(several) <= set(names):
+        return UnknownNameError(f"No {kind} is called '{given}': separate several by commas, {','.join(several)}.")
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names)}."
     plural = f"{kind}s"
     return UnknownNameError(f"No {kind} is called '{given}': {hint} See `adaptlab list {plural}`.")

@@ -200,8 +200,8 @@ class Predictor:
         mapped = map_labels(self.labels, data.labels)
         if mapped is None:
             raise ConfigError(
-                f"The run answers with {', '.join(self.labels) or 'a number'}, the task has"
-                f" {', '.join(data.labels) or 'a number'}: give a task with the same labels."
+                f"The run answers with {_said(self.labels)}, the task has {_said(data.labels)}: give a task with the "
+                "same labels."
             )
         return mapped
 
@@ -250,6 +250,13 @@ def setting_of(record: Record, base: Base, data_root: str | None) -> Setting:
         distils=config.objective == "context-distillation",
         how=config.answering,
     )
+
+
+def _said(labels: Sequence[str]) -> str:
+    """The labels in a sentence: not all of many."""
+    if len(labels) > 8:
+        return f"{len(labels)} labels ({', '.join(labels[:4])}, ...)"
+    return ", ".join(labels) or "a number"
 
 
 def _tuple(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from adaptlab import api
+from tests.report.build import METHODS, Run, build_study
 
 from .conftest import Command
 
@@ -22,6 +23,12 @@ COMPARE = ("compare", "--task", "stdlib-docs", "--methods", "lora")
         (("compare", "--task", "sst2", "--methods", "loar"), ["No method is called 'loar': did you mean lora"]),
         (("compare", "--methods", "lora"), ["No task was given: say it with --task, or name a study file."]),
         (("compare", "--task", "sst2"), ["No method was given: say it with --methods, or name a study file."]),
+        (("train", "--task", "sst2"), ["No method was given: say it with --method, or name a study file."]),
+        (("compare", "--task", "sst2", "--methods", "lora full"), [
+            "--methods: No method is called 'lora full': separate several by commas, lora,full.",
+        ]),
+        ((*COMPARE, "--seeds", "0"), ["--seeds must be at least 1, not 0"]),
+        ((*COMPARE, "--launcher", "local", "--launch", "cpus=3"), ["unknown key 'local.cpus': local takes none."]),
         (("train", "--task", "sst2", "--method", "lora", "--seed", "x"), ["--seed must be a whole number, not 'x'"]),
         (("compare", "--task", "no.csv", "--methods", "lora"), ["--task: There is no file or folder no.csv"]),
         ((*COMPARE, "--model", "./nowhere"), ["--model: There is no model folder './nowhere'"]),
@@ -99,6 +106,30 @@ def test_errors_are_json_too(adaptlab: Command, tmp_path: Path) -> None:
     assert json.loads(done.out) == {
         "error": {"type": "ConfigError", "problems": ["s.yaml:2: unknown key 'sedes': did you mean 'seeds'?"]}
     }
+
+
+def test_a_study_where_a_run_is_wanted_and_a_run_where_a_study_is(adaptlab: Command, tmp_path: Path) -> None:
+    run = build_study(tmp_path / "study", [Run(METHODS[0])]) / "runs" / Run(METHODS[0]).folder_name
+    for words in (
+        ("predict", "study", "text"),
+        ("evaluate", "study", "--task", "sst2"),
+        ("export", "study", "--to", "x"),
+    ):
+        done = adaptlab(*words)
+        assert done.code == 2
+        assert f"one of this study's runs, such as study/runs/{run.name}" in done.err
+    done = adaptlab("report", run)
+    assert (done.code, done.out) == (2, "")
+    assert f"is a run's folder: give its study's, {tmp_path / 'study'}." in done.err
+    assert not list(tmp_path.glob("*-report"))
+
+
+def test_an_adapter_is_no_model(adaptlab: Command, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    done = adaptlab(*COMPARE, "--model", "adapter")
+    assert done.code == 2
+    assert "holds an adapter, not a model: give the adapter's base" in done.err
 
 
 def test_a_folder_that_is_not_a_study_is_left_alone(adaptlab: Command, tmp_path: Path) -> None:

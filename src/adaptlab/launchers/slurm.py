@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -126,11 +127,19 @@ class SlurmPool:
         """Jobs are left in the queue."""
 
     def _submit_array(self) -> None:
+        from submitit.core.utils import FailedJobError
+
         from adaptlab.launchers._slurm_job import RunOne
 
         parts, self._collected = self._collected, []
-        with self._executor.batch():
-            jobs = [self._executor.submit(RunOne([str(f.path.absolute()) for f in part])) for part in parts]
+        try:
+            with self._executor.batch():
+                jobs = [self._executor.submit(RunOne([str(f.path.absolute()) for f in part])) for part in parts]
+        except FailedJobError as error:
+            raise ConfigError(
+                f"Slurm did not take the jobs ({_reason(str(error))}): `sinfo` shows whether this machine reaches the "
+                "cluster, and --launch says what is asked of it (partition, account, time_minutes, ...)."
+            ) from error
         self._jobs.update(zip(jobs, ([folder.name for folder in part] for part in parts), strict=True))
 
     def _queued(self) -> set[str] | None:
@@ -156,6 +165,12 @@ class SlurmPool:
     def _cancelling(self) -> str:
         numbers = sorted({job.job_id.partition("_")[0] for job in self._jobs})
         return f"To watch: adaptlab watch STUDY. To cancel: scancel {' '.join(numbers)}."
+
+
+def _reason(said: str) -> str:
+    """The last thing that sbatch complained of, which is why it gave up."""
+    complaints = re.findall(r"^sbatch: (?:error|fatal): (.+)$", said, re.MULTILINE)
+    return complaints[-1].rstrip(".") if complaints else " ".join(said.split())[:200]
 
 
 plugin = Slurm()

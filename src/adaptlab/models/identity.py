@@ -189,6 +189,11 @@ def _neighbours(folder: Path) -> list[str]:
 
 
 def _parse_config(path: Path, config: ModelConfig) -> dict[str, Any]:
+    if not path.is_file() and (path.parent / "adapter_config.json").is_file():
+        raise ModelError(
+            f"The folder of the model '{config.id}' holds an adapter, not a model: give the adapter's base, or write "
+            "the two as one model with `adaptlab export RUN_DIR --to FOLDER --merge` first."
+        )
     if not path.is_file():
         raise ModelError(
             f"The folder of the model '{config.id}' has no config.json: it is not a Hugging Face model folder; "

@@ -159,6 +159,8 @@ def _is_study(folder: Path) -> bool:
     """
     if not folder.exists():
         raise StudyError(f"There is no folder {folder}: give the folder that `adaptlab compare --out` wrote.")
+    if (folder / "record.json").is_file():
+        raise StudyError(f"{folder} is a run's folder: give its study's, {folder.absolute().parent.parent}.")
     return (folder / "runs").is_dir() or StudyFolder(folder).study_path.is_file()
 
 

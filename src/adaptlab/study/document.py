@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from adaptlab.config import ExecutionConfig, MethodEntry, ModelConfig, Prompt, StudyConfig, TaskEntry
+from adaptlab.config import SPELLINGS, ExecutionConfig, MethodEntry, ModelConfig, Prompt, StudyConfig, TaskEntry
 from adaptlab.errors import AdaptlabError, ConfigError
+from adaptlab.methods import registry
 from adaptlab.models.identity import locate
 from adaptlab.runs import studyfile
 from adaptlab.runs.files import write_atomically
@@ -70,7 +71,7 @@ def read_study(path: Path | str | None, flags: Flags | None = None) -> StudyConf
     flags = flags or Flags()
     document, lines = ({}, {}) if path is None else _load(Path(path))
     spelt: dict[Where, str] = {(key,): flags.spelt.get(key, _flag(key)) for key in flags.study}
-    places = _Places("" if path is None else str(path), lines, spelt)
+    places = _Places("" if path is None else str(path), lines, spelt, flags.spelt.get("methods", "--methods"))
     _drop_rival_length(document, flags.study)
     document = _with_execution({**document, **flags.study}, flags.study)
     problems = _add_to_entries(document, flags, places)
@@ -93,7 +94,7 @@ def check_study(document: Mapping[str, Any]) -> tuple[StudyConfig | None, list[P
     try:
         study = StudyConfig.model_validate(document)
     except ValidationError as error:
-        problems = problems_of(error, document, _ALLOWED)
+        problems = [_misplaced_method(problem, document) for problem in problems_of(error, document, _ALLOWED)]
     for index, entry in _entries(MethodEntry, "name", document.get("methods")):
         problems += check_entry(entry, index)
     for index, task in _entries(TaskEntry, "name", document.get("task")):
@@ -103,6 +104,21 @@ def check_study(document: Mapping[str, Any]) -> tuple[StudyConfig | None, list[P
     for index, model in _entries(ModelConfig, "id", document.get("model")):
         problems += _refusal(lambda name: locate(ModelConfig(id=name)), model.id, ("model", index, "id"))
     return study if not problems else None, problems
+
+
+def _misplaced_method(problem: Problem, document: Mapping[str, Any]) -> Problem:
+    """``problem`` in better words, where a method's name stands as a key instead of as the name of an entry."""
+    known = {*registry.names(), *SPELLINGS}
+    match problem.where:
+        case (str(key),) if key in known:
+            told = f"unknown key '{key}': it is a method, so write it under 'methods', as '- name: {key}'"
+            return Problem(problem.where, told)
+        case ("methods", int(index), "name") if problem.message == "'name' is missing":
+            entry = _as_entries(document.get("methods"), "name")[index]
+            if named := [key for key in entry if key in known]:
+                told = f"'name' is missing: write '- name: {named[0]}' and its options below it, beside the name"
+                return Problem(problem.where, told)
+    return problem
 
 
 def _entries(kind: type[Any], name: str, value: Any) -> list[tuple[int, Any]]:
@@ -190,6 +206,7 @@ class _Places:
     path: str
     lines: Mapping[Where, int]
     flags: dict[Where, str]
+    methods_flag: str = "--methods"
 
     def located(self, problem: Problem) -> tuple[int, str]:
         """The line (0: none) and the whole sentence."""
@@ -209,7 +226,7 @@ class _Places:
         if not self.path and message == "'task' is missing":
             return 0, "No task was given: say it with --task, or name a study file."
         if not self.path and message == "'methods' is missing":
-            return 0, "No method was given: say it with --methods, or name a study file."
+            return 0, f"No method was given: say it with {self.methods_flag}, or name a study file."
         return 0, f"{self.path}: {message}" if self.path else message
 
 

@@ -38,6 +38,10 @@ _BOUNDS = {
 }
 
 
+#: More names than a person reads in a sentence.
+_MOST_LISTED = 30
+
+
 def problems_of(
     error: ValidationError,
     document: Any,
@@ -72,7 +76,14 @@ def unknown_key(key: str, allowed: Iterable[str], named: str = "") -> str:
     """The sentence for a key that nothing reads."""
     names = sorted(allowed)
     close = near_matches(key.replace("-", "_"), names, most=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"allowed are {', '.join(names) or 'none'}"
+    if close:
+        hint = f"did you mean '{close[0]}'?"
+    elif not names:
+        hint = f"{named.rstrip('.') or 'this'} takes none"
+    elif len(names) > _MOST_LISTED:
+        hint = "`adaptlab compare --help` has those that there are"
+    else:
+        hint = f"allowed are {', '.join(names)}"
     return f"unknown key '{named}{key}': {hint}"
 
 
