@@ -41,7 +41,7 @@ CONTRACT = {
         "--budget", "--max-memory", "--max-parameters", "--model", "--task", "--methods", "--seeds", "--set",
         "--targets", "--train-examples", "--select-examples", "--eval-examples", "--max-length", *_FILES, "--epochs",
         "--steps", "--batch-size", "--dtype", "--device", "--threads", "--launcher", "--workers", "--ray-address",
-        "--launch", "--devices-per-run", "--allow-pickle", "--trust-remote-code", "--out",
+        "--launch", "--devices-per-run", "--shard", "--allow-pickle", "--trust-remote-code", "--out",
     },
     "plan": {"STUDY", "--methods", "--seeds", *_RUNS},
     "train": {"STUDY", "--method", "--seed", *_RUNS},

@@ -50,7 +50,8 @@ def check_same(ours: Path, theirs: Path) -> None:
         assert sorted(p.name for p in one.path.iterdir()) == sorted(p.name for p in other.path.iterdir())
 
 
-@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow  # the quick case of two processes is that of test_shards.py, which adds up what these do
+@pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_have_the_numbers_of_one(tiny_study: Build, tmp_path: Path, method: str) -> None:
     alone = adaptlab.compare(study(tiny_study, 1, methods=[method]), out=tmp_path / "alone")
     shared = study(tiny_study, 2, methods=[method], execution={"micro_batch_size": 3})

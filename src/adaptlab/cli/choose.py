@@ -53,6 +53,7 @@ def choose(
     device: f.Device = None,
     threads: f.Threads = None,
     devices_per_run: f.DevicesPerRun = None,
+    shard: f.Shard = False,
     launcher: f.Launcher = None,
     workers: f.Workers = None,
     ray_address: f.RayAddress = None,

@@ -52,6 +52,7 @@ def shard(attached: Attached, base: nn.Module, device: torch.device) -> None:
         cut.set_force_sum_reduction_for_comms(True)
     for tensor in (*kept, *model.buffers()):
         tensor.data = tensor.data.to(device)
+    attached.state.update({name: tensor.to(device) for name, tensor in attached.state.items()})
 
     def now(parameter: nn.Parameter) -> nn.Parameter:
         module, leaf = places[parameter]
