@@ -31,7 +31,7 @@ from adaptlab.tasks._base import Example, TaskData
 from adaptlab.training import token_file
 from adaptlab.training.batches import Batch, BatchPlan
 from adaptlab.training.budget import text_bytes
-from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
+from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, find_shared, key_dropout
 from adaptlab.training.encode import Encoded
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
@@ -229,7 +229,15 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     collate, teacher = collation(data, run, readout, base, attached, precision, workshop)
     first = plan.batch(0, config.seed)
     with precision.autocast():
-        modes = Modes(attached.model, collate(data, first.rows[:1], first.length).inputs)
+        sample = collate(data, first.rows[:1], first.length)
+        modes = Modes(attached.model, sample.inputs)
+        with torch.no_grad():
+            find_shared(
+                attached.model,
+                clock,
+                sample.sequences,
+                lambda: attached.model(**collate(data, first.rows[[0, 0]], first.length).inputs),
+            )
     member = Member(
         name=run.name,
         seed=config.seed,

@@ -12,7 +12,9 @@ from torch import nn
 from adaptlab.training.dropout import (
     DropoutClock,
     KeyedDropout,
+    SharedRowsError,
     apply_keyed,
+    find_shared,
     functional_dropout,
     hash_grid,
     key_dropout,
@@ -148,3 +150,36 @@ def test_functional_dropout_is_keyed_by_block_and_order() -> None:
 
 def test_sites_are_named_the_same_inside_peft() -> None:
     assert site_of("base_model.model.bert.drop") == site_of("bert.drop") != site_of("bert.pool")
+
+
+class WithTable(nn.Module):
+    """Adds to every token what a table of positions says, with dropout on the table."""
+
+    def __init__(self, positions: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(positions, 8))
+        self.on_table, self.on_tokens = nn.Dropout(0.5), nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.on_tokens(x.flatten(0, 1)).view_as(x)
+        return tokens + self.on_table(self.table)[: x.shape[1]]
+
+
+def test_what_all_rows_share_has_one_mask_in_every_micro_batch() -> None:
+    clock, model, x = DropoutClock(), WithTable(16), torch.ones(8, 4, 8)
+    key_dropout(model, [], clock)
+    model.eval()
+    model(x[:1])
+    find_shared(model, clock, 1, lambda: model(x[:2]))
+    assert clock.shared == {model.on_table.site}
+    model.train()
+    clock.set(0, [(0, 8, 0)])
+    whole = model(x)
+    parts = []
+    for first in (0, 4):  # the table's 16 rows are a multiple of 4
+        clock.set(0, [(0, 4, first)])
+        parts.append(model(x[first : first + 4]))
+    assert torch.equal(torch.cat(parts), whole)
+    clock.set(0, [(0, 4, 0), (1, 4, 0)])
+    with pytest.raises(SharedRowsError):
+        model(x)

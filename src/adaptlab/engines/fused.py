@@ -48,6 +48,7 @@ class Fused(Passing):
         super().__init__(**settings)
         self._members, self._clocks = list(members), list(clocks)
         self._lanes, self._clock = Lanes(), DropoutClock()
+        self._clock.shared = {site for clock in clocks for site in clock.shared}
         self._at_once = len(self._members)
         key_dropout(base, blocks, self._clock)
         runs = [member.attached for member in members]

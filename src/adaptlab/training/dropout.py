@@ -52,10 +52,14 @@ class DropoutClock:
     """What the masks of a forward pass depend on. The loop sets it before every forward pass.
 
     A group's batch holds the rows of its runs one run after the other, equally many of each.
+
+    Attributes:
+        shared: sites where dropout falls on numbers that all rows share, however many they are.
     """
 
     def __init__(self) -> None:
         self.step = 0
+        self.shared: set[int] = set()
         self._runs: list[tuple[int, int, int]] = []  # (seed, rows, first row) of each run's slice
         self._ordinal = 0
         self._scope = 0
@@ -79,6 +83,7 @@ class DropoutClock:
     def only(self, places: Sequence[int]) -> DropoutClock:
         """The clock of some of the runs alone, by their ``places`` in the order of :meth:`set`."""
         part = DropoutClock()
+        part.shared = self.shared
         part.set(self.step, [self._runs[place] for place in places])
         return part
 
@@ -121,7 +126,7 @@ class DropoutClock:
         inner = max(1, shape.numel() // max(1, batch * columns))
         rows = sum(count for _, count, _ in self._runs)
         runs = self._runs
-        if batch % rows == 0:
+        if batch % rows == 0 and site not in self.shared:
             times = inner * (batch // rows)
         elif len(runs) == 1:  # not laid out by rows of the batch (a shared position table, say)
             runs, times = [(runs[0][0], batch, 0)], inner
@@ -186,8 +191,10 @@ class KeyedDropout(nn.Dropout):
         super().__init__(p)
         self.site = site
         self.clock = clock
+        self.leading: int | None = None  # the first dimension of what it last saw
 
     def forward(self, input: Tensor) -> Tensor:
+        self.leading = input.shape[0]
         if not self.training or self.p == 0.0:
             return input
         return apply_keyed(input, self.p, self.site, self.clock)
@@ -249,6 +256,20 @@ def key_dropout(model: nn.Module, blocks: Sequence[str], clock: DropoutClock) ->
         if name.removeprefix("base_model.model.") in wanted:
             module.register_forward_pre_hook(EnterBlock(clock, site_of(name)))
     return replaced
+
+
+def find_shared(model: nn.Module, clock: DropoutClock, rows: int, twice: Callable[[], object]) -> None:
+    """Tell ``clock`` at which sites dropout falls on numbers that all rows share, as on DeBERTa's table of positions.
+
+    Args:
+        model: it has just passed ``rows`` rows.
+        twice: passes twice as many of the same length; it is called where what passed leaves room for doubt.
+    """
+    sites = [module for module in model.modules() if isinstance(module, KeyedDropout)]
+    before = {module: module.leading for module in sites if module.leading not in (None, rows)}
+    if before:
+        twice()
+        clock.shared |= {module.site for module, leading in before.items() if module.leading == leading}
 
 
 class EnterBlock:
