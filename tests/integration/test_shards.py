@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,9 @@ from safetensors.torch import load_file
 
 import adaptlab
 from adaptlab.config import StudyConfig
-from adaptlab.errors import ConfigError
+from adaptlab.errors import ConfigError, InterruptedRunError
 from adaptlab.runs.store import RunFolder
+from adaptlab.study.events import Event, StepDone
 from tests.integration.test_devices import check_same, kill_second_process, study
 
 Build = Callable[..., StudyConfig]
@@ -99,6 +102,25 @@ def test_a_checkpoint_of_shards_goes_on_with_and_without_them(tiny_study: Build,
     for finished in ("killed", "moved"):
         check_same(tmp_path / finished, peaceful.folder)
         check_files(tmp_path / finished, peaceful.folder)
+
+
+@pytest.mark.slow
+def test_all_begin_anew_where_the_checkpoint_is_damaged(tiny_study: Build, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"methods": ["full"], "steps": 30}
+    alone = adaptlab.compare(study(tiny_study, 1, **settings), out=tmp_path / "alone")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedRunError):
+        adaptlab.compare(sharded(tiny_study, **settings), out=tmp_path / "two", listener=stop)
+    (path,) = (tmp_path / "two" / "runs").iterdir()
+    (RunFolder(path).checkpoint / "state.json").write_text("{}", encoding="utf-8")
+    (record,) = adaptlab.compare(sharded(tiny_study, **settings), out=tmp_path / "two").records
+    assert record.status == "finished", record.error
+    assert any("damaged" in warning for warning in record.warnings)
+    check_files(tmp_path / "two", alone.folder)
 
 
 @pytest.mark.parametrize(
