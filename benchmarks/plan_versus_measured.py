@@ -38,6 +38,7 @@ from adaptlab.probing import Request, Server
 from adaptlab.resolve import ResolvedRun
 from adaptlab.simulating import simulate
 from adaptlab.tasks._base import Example, TaskData
+from adaptlab.tokens_ahead import padded, unread_head
 
 MEGABYTE = 1e6
 LEAST_BYTES = 500 * MEGABYTE
@@ -155,8 +156,8 @@ def main() -> None:
                 for rows, length, dtype in SHAPES[: given.shapes]:
                     config = configuration(model, method, rows, dtype, length)
                     planned = simulate(
-                        config, bare, layout, device=given.device, machine=None, train=((rows, length),),
-                        answer=(rows, length),
+                        config, bare, layout, readout=unread_head(layout), device=given.device, machine=None,
+                        train=(padded(rows, length),), answer=padded(rows, length),
                     ).memory  # fmt: skip
                     training, answering = kept.get(
                         (given.device, name, method, rows, length, dtype),

@@ -39,9 +39,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 #: These may use everything below themselves: a run is composed, predicted with, offered to Python, to the shell.
 COMPOSERS = (
-    "resolve", "workshop", "merging", "costing", "probing", "simulating", "forecast", "planning", "tracking", "group",
-    "devices", "experiment", "rank", "worker", "adapter", "predictor", "submission", "exporting", "choosing",
-    "equalizing", "notebook", "api", "cli", "__init__", "__main__",
+    "resolve", "workshop", "merging", "costing", "probing", "tokens_ahead", "rehearsing", "simulating", "forecast",
+    "planning", "tracking", "group", "devices", "experiment", "rank", "worker", "adapter", "predictor", "submission",
+    "exporting", "choosing", "equalizing", "notebook", "api", "cli", "__init__", "__main__",
 )  # fmt: skip
 
 #: Nothing here may load these, not even through another module of the project.

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from adaptlab.config import ExecutionConfig, ModelConfig, RunConfig
@@ -25,19 +24,13 @@ from adaptlab.methods import registry as methods
 from adaptlab.models import quantize
 from adaptlab.models._base import Layout
 from adaptlab.models.identity import cache_folder
-from adaptlab.models.load import local_tokenizer
+from adaptlab.readouts import Readout
 from adaptlab.resolve import setup_of
-from adaptlab.simulating import Memory, Shape, Simulated, simulate
-from adaptlab.tasks._base import Example, TaskData
-from adaptlab.training.batches import BatchPlan, BatchRows, evaluation_batches
-from adaptlab.training.encode import encode
+from adaptlab.simulating import Memory, Simulated, simulate
+from adaptlab.tasks._base import TaskData
+from adaptlab.tokens_ahead import Portion, RowsAhead, rows_ahead
+from adaptlab.training.batches import BatchPlan, BatchRows
 
-#: Tokens to a word where the tokenizer is not here to be asked, and tokens that frame a text.
-_TOKENS_A_WORD, _FRAME = 1.35, 2
-#: Texts of a split that are tokenised; the others are taken to be as long as these.
-_MOST_TEXTS = 2000
-#: Tokens of a row where there is no task.
-_LENGTH_WITHOUT_TASK = 128
 #: Of what is free, what a run may be planned to take: the rest is for what grows while it runs.
 _USABLE = 0.95
 
@@ -106,7 +99,7 @@ class Forecaster:
 
     def __init__(self, *, device: str, machine: Machine, execution: ExecutionConfig) -> None:
         self.device, self.execution, self._machine = device, execution, machine
-        self._lengths: dict[str, tuple[dict[str, NDArray[np.int64]], bool]] = {}
+        self._rows: dict[str, RowsAhead] = {}
         self._simulated: dict[str, Simulated] = {}
 
     def forecast(self, run: RunConfig, skeleton: nn.Module, layout: Layout, data: TaskData | None) -> Forecast:
@@ -114,85 +107,101 @@ class Forecaster:
 
         Args:
             skeleton: the model on the meta device.
-            data: the task's rows; ``None`` for batches of 128 tokens (or the maximal length).
+            data: the task's rows; ``None`` for a head on batches of 128 tokens (or the maximal length).
         """
         training, micro = run.training, self.execution.micro_batch_size
-        lengths, exact = self._lengths_of(run, data)
-        train = lengths.get("train")
-        if train is None:
-            length = min(int(run.task.max_length), _LENGTH_WITHOUT_TASK)
-            train = np.full(training.batch_size, length, dtype=np.int64)
-        batch_plan = BatchPlan(train, training.batch_size)
-        batches = sorted(_shapes(batch_plan.epoch(0, 0)), key=lambda shape: (shape[0] * shape[1], shape[1]))
-        longest, middle = batches[-1], batches[len(batches) // 2]
-        answers = {name: evaluation_batches(found) for name, found in lengths.items() if name != "train"}
-        shapes = [shape for some in answers.values() for shape in _shapes(some)] or [longest]
-        answer = max(shapes, key=lambda shape: shape[0] * shape[1])
-        steps = training.steps
+        known = _rows_key(run, data)
+        if known not in self._rows:
+            self._rows[known] = rows_ahead(run, skeleton, layout, data)
+        rows = self._rows[known]
+        batch_plan = BatchPlan(rows.lengths, training.batch_size)
+        batches = sorted(batch_plan.epoch(0, 0), key=lambda batch: (len(batch.rows) * batch.length, batch.length))
+        longest, middle = rows.portion(batches[-1]), rows.portion(batches[len(batches) // 2])
+        steps = 0 if not methods.get(run.method.name).trains else training.steps
         if steps is None and training.epochs is not None and data is not None:
             steps = int(np.ceil(training.epochs * len(batches)))
         decided = run.model_copy(update={"training": training.model_copy(update={"steps": steps or len(batches)})})
         devices = self.execution.devices_per_run
-        share = -(-longest[0] // devices)
-        shapes = [longest] if middle == longest else [longest, middle]
+        share = -(-longest.shape[0] // devices)
+        portions = () if steps == 0 else (longest,) if middle.shape == longest.shape else (longest, middle)
+        answer, tokens = _answers(rows, skeleton, longest)
         part = min(micro or share, share) if devices > 1 else micro
-        found = self._simulate(decided, skeleton, layout, tuple(shapes), answer, part).shared_by(devices, micro)
+        found = self._simulate(decided, skeleton, layout, rows.readout, portions, answer, part, known)
+        found = found.shared_by(devices, micro)
         memory = _quantised(found.memory, run, skeleton, layout, training.dtype)
         if self.execution.shard:
             memory = sharded(memory, run, layout, devices)
         times = {} if steps is None else _times(batch_plan, steps)
-        flops = sum(n * found.flops.of_step(np.full(rows, length), length)[0] for (rows, length), n in times.items())
-        seconds = sum(n * _between(found, longest, middle, rows * length) for (rows, length), n in times.items())
+        flops = sum(n * found.flops.of_step(np.full(size, length), length)[0] for (size, length), n in times.items())
+        seconds = sum(n * _between(found, longest, middle, size * length) for (size, length), n in times.items())
         available = available_bytes(self.device) // (devices if self.device == "cpu" else 1)
-        fits = memory.total <= _USABLE * available
+        needed = max(memory.total, memory.answering)
+        fits = needed <= _USABLE * available
+        evaluations = 1 + -(-(steps or 0) // (training.eval_every or len(batches)))
+        of_middle = np.full(middle.shape[0], middle.shape[1])
         return Forecast(
             device=self.device,
             dtype=training.dtype,
             devices=devices,
-            rows=longest[0],
-            length=longest[1],
+            rows=longest.shape[0],
+            length=longest.shape[1],
             memory={**asdict(memory), "total": memory.total},
-            memory_bytes=memory.total,
+            memory_bytes=needed,
             available_bytes=available,
             fits=fits,
             advice=() if fits else _advice(memory, run, skeleton, layout, share, micro, int(_USABLE * available)),
             steps=steps,
-            step_flops=found.flops.of_step(np.full(middle[0], middle[1]), middle[1])[0],
-            step_seconds=found.step_seconds[middle],
+            step_flops=found.flops.of_step(of_middle, middle.shape[1])[0] if portions else 0.0,
+            step_seconds=found.step_seconds[middle.shape] if portions else 0.0,
             train_flops=None if steps is None else flops,
             train_seconds=None if steps is None else seconds,
-            eval_seconds=None
-            if steps is None
-            else _answering(found, answer, answers, steps, training.eval_every, batches),
+            eval_seconds=None if steps is None else _answering(found, answer, tokens, evaluations),
             checkpoint_bytes=2 * memory.trained + memory.optimizer,
-            exact_lengths=exact,
+            exact_lengths=rows.exact,
         )
-
-    def _lengths_of(self, run: RunConfig, data: TaskData | None) -> tuple[dict[str, NDArray[np.int64]], bool]:
-        rows = "" if data is None else data.fingerprint
-        key = f"{run.model.model_dump_json()}|{rows}|{run.task.max_length}"
-        if key not in self._lengths:
-            self._lengths[key] = _lengths(run, data)
-        return self._lengths[key]
 
     def _simulate(
         self,
         run: RunConfig,
         skeleton: nn.Module,
         layout: Layout,
-        train: tuple[Shape, ...],
-        answer: Shape,
+        readout: Readout,
+        train: tuple[Portion, ...],
+        answer: Portion,
         micro: int | None,
+        rows: str,
     ) -> Simulated:
         sizes = [layout.parameters[name] for name in layout.head]
-        key = f"{pass_key(run)}|{sizes}|{run.training.dtype}|{train}|{answer}|{micro}"
+        shapes = [portion.shape for portion in (*train, answer)]
+        key = f"{pass_key(run)}|{rows}|{sizes}|{run.training.dtype}|{shapes}|{micro}"
         if key not in self._simulated:
             self._simulated[key] = simulate(
-                run, skeleton, layout, device=self.device, machine=self._machine, train=train, answer=answer,
-                micro_batch_size=micro,
-                gradient_checkpointing=self.execution.gradient_checkpointing,
+                run, skeleton, layout, readout=readout, device=self.device, machine=self._machine, train=train,
+                answer=answer, micro_batch_size=micro, gradient_checkpointing=self.execution.gradient_checkpointing,
             )  # fmt: skip
         return self._simulated[key].under(run.training)
+
+
+def _rows_key(run: RunConfig, data: TaskData | None) -> str:
+    """Equal for runs that read the same tokens."""
+    rows = f"batches of {run.training.batch_size}" if data is None else data.fingerprint
+    drawn = run.seed if run.shots else ""
+    virtual = methods.get(run.method.name).placement == "prompt"
+    said = f"{run.readout}|{run.objective}|{run.shots}|{run.answering.model_dump_json()}|{drawn}|{virtual}"
+    return f"{run.model.model_dump_json()}|{rows}|{run.task.prompt}|{run.task.max_length}|{said}"
+
+
+def _answers(rows: RowsAhead, skeleton: nn.Module, otherwise: Portion) -> tuple[Portion, dict[str, float]]:
+    """The largest batch of all that are answered, and the padded tokens of every split; without rows, ``otherwise``."""
+    largest, tokens = otherwise, dict[str, float]()
+    sizes = []
+    for name, (some, count) in rows.answered.items():
+        batches = rows.readout.answer_batches(skeleton, some)
+        tokens[name] = count / len(some) * sum(len(batch.rows) * batch.length for batch in batches)
+        sizes += [Portion(some, batch) for batch in batches]
+    if sizes:
+        largest = max(sizes, key=lambda portion: portion.shape[0] * portion.shape[1])
+    return largest, tokens
 
 
 def _shapes(batches: Sequence[BatchRows]) -> list[tuple[int, int]]:
@@ -207,49 +216,19 @@ def _times(plan: BatchPlan, steps: int) -> Counter[tuple[int, int]]:
     return times
 
 
-def _lengths(run: RunConfig, data: TaskData | None) -> tuple[dict[str, NDArray[np.int64]], bool]:
-    """Tokens of every row, by split; and whether a tokenizer told."""
-    if data is None:
-        return {}, False
-    splits: Mapping[str, Sequence[Example]] = {"train": data.trained_on, "select": data.select, **data.report}
-    tokenizer, most = local_tokenizer(run.model), int(run.task.max_length)
-    found = {}
-    for name, rows in splits.items():
-        sample = [rows[i] for i in np.linspace(0, len(rows) - 1, min(len(rows), _MOST_TEXTS)).astype(int)]
-        if tokenizer is not None:
-            some = encode(
-                tokenizer, [replace(row, label=0) for row in sample], max_length=most, regression=False
-            ).lengths
-        else:
-            words = np.array([sum(len(text.split()) for text in row.texts) for row in sample])
-            some = np.minimum(np.ceil(words * _TOKENS_A_WORD) + _FRAME, most).astype(np.int64)
-        found[name] = np.resize(some, len(rows))
-    return found, tokenizer is not None
-
-
-def _between(found: Simulated, longest: tuple[int, int], middle: tuple[int, int], tokens: int) -> float:
+def _between(found: Simulated, longest: Portion, middle: Portion, tokens: int) -> float:
     """Seconds of a step of so many padded tokens, on the line through the two that were simulated."""
-    first, second = found.step_seconds[middle], found.step_seconds[longest]
-    at_first, at_second = middle[0] * middle[1], longest[0] * longest[1]
+    first, second = found.step_seconds[middle.shape], found.step_seconds[longest.shape]
+    at_first, at_second = (portion.shape[0] * portion.shape[1] for portion in (middle, longest))
     if at_first == at_second:
         return second * tokens / at_second
     return max(0.0, first + (second - first) * (tokens - at_first) / (at_second - at_first))
 
 
-def _answering(
-    found: Simulated,
-    answer: tuple[int, int],
-    answers: Mapping[str, Sequence[object]],
-    steps: int,
-    eval_every: int | None,
-    batches: Sequence[object],
-) -> float:
+def _answering(found: Simulated, answer: Portion, tokens: Mapping[str, float], evaluations: int) -> float:
     """Seconds of all evaluations: selection rows at the start, as often as asked and at the end; report sets once."""
-    a_token = found.answer_seconds / (answer[0] * answer[1])
-    tokens = {name: sum(len(b.rows) * b.length for b in some) for name, some in answers.items()}  # type: ignore[attr-defined]
-    every = eval_every or len(batches)
-    times = 1 + -(-steps // every)
-    return a_token * (times * tokens.pop("select", 0) + sum(tokens.values()))
+    a_token = found.answer_seconds / (answer.shape[0] * answer.shape[1])
+    return a_token * sum(count * (evaluations if name == "select" else 1) for name, count in tokens.items())
 
 
 def _quantised(memory: Memory, run: RunConfig, skeleton: nn.Module, layout: Layout, dtype: str) -> Memory:
@@ -319,7 +298,7 @@ def _advice(
             if flags:
                 ways.append((" ".join(flags), replace(stored, activations=stored.activations * part // rows)))
             part //= 2
-    fitting = [flags for flags, held in ways if held.total <= available]
+    fitting = [flags for flags, held in ways if max(held.total, held.answering) <= available]
     alone = [flags for flags in fitting if flags.count("--") == 1]
     best: dict[str, str] = {}
     for one in alone or fitting:

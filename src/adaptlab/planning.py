@@ -66,6 +66,7 @@ class Plan:
     Attributes:
         task: ``None`` where no task was given; then ``labels`` is :data:`DEFAULT_LABELS`.
         method: the variant's label.
+        readout, shots: how its runs answer.
         trainable: without the head.
         head: trained numbers of the head.
         total: everything the model holds with the method on it.
@@ -84,6 +85,8 @@ class Plan:
     model: str
     task: str | None
     method: str
+    readout: Readout
+    shots: int
     labels: int
     trainable: int
     head: int
@@ -134,7 +137,8 @@ def plan(
     for run in expand(study):
         task = run.task.model_dump_json(exclude={"max_length"}) if with_task else ""
         training = run.training.model_dump_json(include=_COST_KEYS)
-        shape = f"{training}|{run.task.max_length}|{run.readout == 'head'}"
+        asked = f"{run.readout}|{run.objective}|{run.shots}|{run.answering.model_dump_json()}"
+        shape = f"{training}|{run.task.max_length}|{asked}"
         key = f"{run.model.model_dump_json()}|{task}|{run.method.model_dump_json()}|{shape}"
         groups.setdefault(key, []).append(run)
     ahead = _forecaster(study.execution) if costs else None
@@ -261,6 +265,8 @@ def _plan(
         model=run.model.id,
         task=task,
         method=run.method.label,
+        readout=run.readout,
+        shots=run.shots,
         labels=labels.count,
         trainable=trainable,
         head=head,
@@ -332,9 +338,10 @@ def _with_forecast(
 
     decided = _decided(runs[0], ahead.device)
     one = replace(one, batch_size=decided.training.batch_size)
-    if decided.readout != "head" or not methods.get(decided.method.name).trains:
-        why = f"the readout {decided.readout}" if decided.readout != "head" else f"{one.method}, which trains nothing"
-        return replace(one, notes=(*one.notes, f"the costs of {why} are not forecast"))
+    if decided.objective != "supervised":
+        return replace(one, notes=(*one.notes, f"the costs of {decided.objective} are not forecast"))
+    if decided.readout != "head" and data is None:
+        return replace(one, notes=(*one.notes, f"the costs of the readout {decided.readout} depend on a task's prompt"))
     kept = {"all": len(runs), "best": 1, "none": 0}[ahead.execution.keep_weights]
     try:
         found = ahead.forecast(decided, model, layout, data)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,26 +27,17 @@ from torch.utils._pytree import tree_iter
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from adaptlab.config import RunConfig, TrainingConfig
-from adaptlab.engines.fused import bare
-from adaptlab.measure.flops import (
-    ASKS_DEVICE,
-    LONGEST_COUNTED,
-    Counted,
-    TrainingFlops,
-    count,
-    fit,
-    formulas,
-    optimizer_flops,
-)
+from adaptlab.measure.flops import ASKS_DEVICE, PassFlops, TrainingFlops, fit, formulas, optimizer_flops
 from adaptlab.measure.machine import Machine
-from adaptlab.methods._base import Attached
 from adaptlab.models._base import Layout
 from adaptlab.models.load import Base
-from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, functional_dropout, key_dropout
-from adaptlab.training.modes import Modes
+from adaptlab.readouts import Readout
+from adaptlab.rehearsing import Rehearsal, answers
+from adaptlab.tokens_ahead import Portion
 from adaptlab.training.precision import Precision
-from adaptlab.training.recompute import recompute_blocks
 from adaptlab.workshop import attach
+
+T = TypeVar("T")
 
 #: Bytes of an optimiser's state per trained number, and what its step holds beside that.
 _STATE: dict[str, tuple[float, float]] = {
@@ -57,6 +49,8 @@ _STATE: dict[str, tuple[float, float]] = {
 _HEAP = {"cpu": 1.3, "cuda": 1.0}
 #: Bytes that updating a trained number moves: weight, gradient and moments, read and written, and clipping.
 _UPDATE_BYTES = 40
+
+_NO_FLOPS = TrainingFlops(PassFlops(0.0, (0.0, 0.0, 0.0)), PassFlops(0.0, (0.0, 0.0, 0.0)), 0.0)
 
 Shape = tuple[int, int]
 
@@ -138,28 +132,24 @@ def simulate(
     skeleton: nn.Module,
     layout: Layout,
     *,
+    readout: Readout,
     device: str,
     machine: Machine | None,
-    train: tuple[Shape, ...],
-    answer: Shape,
+    train: Sequence[Portion],
+    answer: Portion,
     micro_batch_size: int | None = None,
     gradient_checkpointing: bool = False,
 ) -> Simulated:
-    """Simulate training steps at the (rows, length) of ``train``, of which the first is the largest, and an answer.
+    """Simulate training steps over ``train``, of which the first is the largest, and an answer.
 
     Args:
         config: with ``training.dtype`` and ``steps`` decided.
         skeleton: the model on the meta device, as :func:`adaptlab.models.load.skeleton` gives it.
         machine: for the seconds; they are 0 without.
+        train: none where nothing is trained.
     """
-    training = config.training
-    ledger, model = _Ledger(machine), copy.deepcopy(skeleton)
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # by torch's own deepcopy
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(mock.patch.object(nn.Module, "to", lambda module, *_, **__: module))  # all is where it is
-        stack.enter_context(ledger)
+    training, model = config.training, copy.deepcopy(skeleton)
+    with _weightless(machine) as ledger:
         _materialise(model, device)
         base_bytes = ledger.live
         base = Base(model, None, layout, config.model, None, 0.0)
@@ -167,25 +157,29 @@ def simulate(
         precision = Precision(training.dtype, device)
         precision.prepare(attached, {})
         trained = sum(p.numel() for p in attached.trained.values())
-        run = _Run(attached, layout, precision, device, max(shape[1] for shape in train))
-        if gradient_checkpointing:
-            run.recompute(layout.blocks)
-        held = ledger.live
-
-        answer_peak, _, answer_seconds = ledger.of(lambda: run.answer(*answer))
+        run = None
+        if train:
+            run = Rehearsal(attached, layout, readout, train[0], training, precision, micro_batch_size)
+            if gradient_checkpointing:
+                run.recompute(layout)
+        held = answering = ledger.live
+        answer_seconds = 0.0
+        for times, call in answers(attached.model, readout, answer, precision):
+            before = ledger.live  # what was read before is held for it
+            peak, _, each = ledger.of(call)
+            answering, answer_seconds = max(answering, before + peak), answer_seconds + times * each
         seconds: dict[Shape, float] = {}
         activations = logits_most = 0
-        for rows, length in train:
-            micro = min(micro_batch_size or rows, rows)
-            passes = -(-rows // micro)
-            peak, logits, each = ledger.of(partial(run.step, micro, length, min(passes, 2)))
+        for portion in train:
+            assert run is not None
+            peak, logits, each = ledger.of(partial(run.step, portion))
             run.forget()
-            if passes > 2:
-                each *= passes / 2
             moved = machine.seconds(0, _UPDATE_BYTES * trained, 1, "float32") if machine else 0.0
-            seconds[rows, length] = each + moved
+            seconds[portion.shape] = run.times(portion) * each + moved
             activations, logits_most = max(activations, peak), max(logits_most, logits)
-    flops = _flops(config, skeleton, layout, micro_batch_size, gradient_checkpointing)
+    flops = _NO_FLOPS
+    if train:
+        flops = _flops(config, skeleton, layout, readout, train[0], micro_batch_size, gradient_checkpointing)
     memory = Memory(
         base=base_bytes,
         copies=max(0, held - base_bytes - 4 * trained),
@@ -195,94 +189,63 @@ def simulate(
         best=4 * trained,
         activations=int(_HEAP[device] * max(0, activations - 4 * trained)),
         logits=logits_most,
-        answering=held + answer_peak,
+        answering=answering,
     )
     return Simulated(memory, flops, seconds, answer_seconds).under(training)
 
 
 def _flops(
-    config: RunConfig, skeleton: nn.Module, layout: Layout, micro_batch_size: int | None, gradient_checkpointing: bool
+    config: RunConfig,
+    skeleton: nn.Module,
+    layout: Layout,
+    readout: Readout,
+    portion: Portion,
+    micro_batch_size: int | None,
+    gradient_checkpointing: bool,
 ) -> TrainingFlops:
     """Operations of passes on the meta device, where they take a fifth of what they take with fake tensors.
 
-    Products are the same in every dtype, and with or without an attention mask, which some models look into.
+    Products are the same in every dtype, and with or without an attention mask.
     """
     model = copy.deepcopy(skeleton)
     _materialise(model, "meta")
     with torch.device("meta"):
         attached = attach(Base(model, None, layout, config.model, None, 0.0), config)
-        run = _Run(attached, layout, Precision("float32", "meta"), "meta", LONGEST_COUNTED)
+        run = Rehearsal(attached, layout, readout, portion, config.training, Precision("float32", "meta"), None)
     if gradient_checkpointing:
-        run.recompute(layout.blocks)
+        run.recompute(layout)
     forward, both = fit(run.count)
     return TrainingFlops(forward, both, 0.0, micro_batch_size)
 
 
-class _Run:
-    """A run on fake tensors: it can take a step and answer."""
+@contextmanager
+def _weightless(machine: Machine | None) -> Iterator[_Ledger]:
+    """While active, tensors have shapes and no numbers, and the ledger tells what they would hold and take."""
+    real, ledger = torch.from_numpy, _Ledger(machine)
 
-    def __init__(self, attached: Attached, layout: Layout, precision: Precision, device: str, length: int) -> None:
-        self._attached, self._precision, self._device = attached, precision, device
-        self._clock = DropoutClock()
-        key_dropout(attached.model, layout.blocks, self._clock)
-        self._functional = calls_functional_dropout(attached.model)
-        self.logits: Tensor | None = None
-        with precision.autocast():
-            self._modes = Modes(attached.model, self._inputs(1, length))
+    def from_numpy(array: NDArray[Any]) -> Tensor:
+        return torch.zeros(array.shape, dtype=real(array).dtype)
 
-    def _inputs(self, rows: int, length: int) -> dict[str, Tensor]:
-        ids = torch.zeros(rows, length, dtype=torch.long, device=self._device)
-        if self._device == "meta":
-            return {"input_ids": ids}
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-    def recompute(self, blocks: Sequence[str]) -> None:
-        """Train with gradient checkpointing."""
-        recompute_blocks(bare(self._attached.model), blocks, self._clock)
-
-    def answer(self, rows: int, length: int) -> int:
-        """One batch of answers; returns the bytes of their scores."""
-        self._modes.eval()
-        with torch.no_grad(), self._precision.autocast(), self._precision.attention(length):
-            return int(self._attached.model(**self._inputs(rows, length)).logits.nbytes)
-
-    def step(self, rows: int, length: int, passes: int) -> int:
-        """Forward and backward of ``passes`` micro-batches; returns the bytes of their scores."""
-        self._modes.train()
-        return self._pass(rows, length, passes)
-
-    def count(self, rows: int, length: int) -> Counted:
-        """Operations of forward and backward without dropout, which is no product."""
-        self._modes.eval()
-        found = count(lambda: self._pass(rows, length, 1))
-        self.forget()
-        return found
-
-    def _pass(self, rows: int, length: int, passes: int) -> int:
-        size = 0
-        for index in range(passes):
-            self._clock.set(0, [(0, rows, rows * index)])
-            dropout = functional_dropout(self._clock) if self._functional else nullcontext()
-            with self._precision.autocast(), self._precision.attention(length), dropout:
-                logits = self._attached.model(**self._inputs(rows, length)).logits
-            size = int(logits.nbytes)
-            loss = logits.float().logsumexp(-1).sum()
-            del logits
-            extra = self._attached.method.extra_loss(self._attached) if index == 0 else None
-            whole = loss if extra is None else loss + extra
-            if whole.requires_grad:
-                whole.backward()
-        return size
-
-    def forget(self) -> None:
-        """Drop the gradients."""
-        for parameter in self._attached.trained.values():
-            parameter.grad = None
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # by torch's own deepcopy
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(mock.patch.object(nn.Module, "to", lambda module, *_, **__: module))  # all is where it is
+        stack.enter_context(mock.patch.object(torch, "from_numpy", from_numpy))
+        yield stack.enter_context(ledger)
 
 
 def _materialise(model: nn.Module, device: str) -> None:
     """Bring the model from the meta device to fake tensors of ``device``."""
-    model.to_empty(device=device)
+    made: dict[int, Any] = {}  # weights that are tied stay so, unlike with ``to_empty``
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty_like(parameter, device=device)
+                module._parameters[name] = made.setdefault(id(parameter), nn.Parameter(empty, requires_grad=False))
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty_like(buffer, device=device)
     config: Any = model.config
     if config.pad_token_id is None:
         config.pad_token_id = 0
@@ -316,7 +279,7 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._held: set[int] = set()
         self._machine = machine
 
-    def of(self, work: Callable[[], int]) -> tuple[int, int, float]:
+    def of(self, work: Callable[[], T]) -> tuple[int, T, float]:
         """What ``work`` holds at most besides what is alive, what it returns, and its seconds."""
         before, self._most, self._seconds = self.live, self.live, 0.0
         result = work()

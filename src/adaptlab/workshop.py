@@ -22,6 +22,7 @@ from adaptlab.measure.memory import give_back
 from adaptlab.methods import registry as methods
 from adaptlab.methods._base import Attached, Setup
 from adaptlab.metrics import registry as metrics
+from adaptlab.models._base import Layout
 from adaptlab.models.identity import cache_folder
 from adaptlab.models.load import Base, fresh_model, initialise_head, load_base
 from adaptlab.readouts import Answered, Readout, Rows, Setting, Teacher, Verbalizer, kept_bytes
@@ -313,26 +314,42 @@ def _taught(collate: Collate, teacher: Teacher) -> Collate:
 
 def read_out(run: ResolvedRun, base: Base, workshop: Workshop) -> Readout:
     """How the run's model answers: the run's rows before its base."""
-    config, data = run.resolved, run.data
-    if workshop.shown:
-        shots: Demonstrations | None = Fixed(workshop.shown)
+    setting = setting_of(run.resolved, run.data, base.tokenizer, base.layout, base.start, shown=workshop.shown)
+    return readouts.build(run.resolved.readout, setting)
+
+
+def setting_of(
+    config: RunConfig,
+    data: TaskData,
+    tokenizer: Any,
+    layout: Layout,
+    start: int | None,
+    *,
+    shown: Sequence[Example] = (),
+) -> Setting:
+    """A run's rows before its model. ``shown`` are demonstrations in place of those that the run would draw.
+
+    Raises:
+        ConfigError: the readout needs a prompt and the task has none.
+    """
+    if shown:
+        shots: Demonstrations | None = Fixed(tuple(shown))
     else:
         shots = choose(data.train, config.shots, seed=config.seed, how=config.answering)
-    setting = Setting(
-        tokenizer=base.tokenizer,
-        layout=base.layout,
+    return Setting(
+        tokenizer=tokenizer,
+        layout=layout,
         kind=data.kind,
         labels=data.labels,
         columns=data.columns,
         prompt=prompt_in_use(config.readout, config.task, data),
         max_length=int(config.task.max_length),
-        start=base.start,
+        start=start,
         caches=methods.get(config.method.name).placement != "prompt",
         shots=shots,
         distils=config.objective == "context-distillation",
         how=config.answering,
     )
-    return readouts.build(config.readout, setting)
 
 
 def attach(base: Base, config: RunConfig) -> Attached:

@@ -223,7 +223,7 @@ def test_what_costs_the_same_is_simulated_and_tokenised_once(
     adaptlab: Command, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for name in ("simulate", "_lengths"):
+    for name in ("simulate", "rows_ahead"):
         real = getattr(forecast, name)
         monkeypatch.setattr(forecast, name, lambda *a, _n=name, _r=real, **k: calls.append(_n) or _r(*a, **k))
     varied = ("--set", "lora.r=4,8", "--set", "lora.alpha=8,16", "--set", "lora.optimizer=adamw,sgd")
@@ -232,7 +232,7 @@ def test_what_costs_the_same_is_simulated_and_tokenised_once(
     assert done.code == 0, done.err
     plans = json.loads(done.out)
     assert len(plans) == 8
-    assert (calls.count("simulate"), calls.count("_lengths")) == (2, 1)  # the ranks
+    assert (calls.count("simulate"), calls.count("rows_ahead")) == (2, 1)  # the ranks
     (alone,) = json.loads(
         adaptlab("plan", *tiny_flags, "--methods", "lora", "--seeds", "1", "--json", "--set", "lora.r=4",
                  "--set", "lora.alpha=16", "--set", "lora.optimizer=sgd").out

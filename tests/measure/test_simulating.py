@@ -15,6 +15,7 @@ from adaptlab.measure.machine import Machine, calibrated
 from adaptlab.methods import registry as methods
 from adaptlab.models.load import skeleton
 from adaptlab.simulating import Simulated, _Ledger, simulate
+from adaptlab.tokens_ahead import padded, unread_head
 from tests.measure.test_flops import full_closed_form, lora_closed_form
 
 _MACHINE = Machine({"float32": {100: 1e9, 1000: 1e11}}, bytes_per_second=1e10, call_seconds=1e-6)
@@ -33,7 +34,8 @@ def simulated(tiny_model_folder: Callable[[str], Path]) -> Callable[..., Simulat
             training=TrainingConfig(steps=20, dtype=dtype),
         )
         return simulate(
-            config, model, layout, device="cpu", machine=_MACHINE, train=((rows, 64),), answer=(8, 64),
+            config, model, layout, device="cpu", machine=_MACHINE, readout=unread_head(layout),
+            train=(padded(rows, 64),), answer=padded(8, 64),
             micro_batch_size=micro,
         )  # fmt: skip
 

@@ -63,7 +63,11 @@ def _show(plans: list[Plan], output: Output) -> None:
 
 def _told(plans: list[Plan]) -> list[str]:
     """What has to be said beside the method to tell the plans apart."""
-    return [key for key in ("model", "task", "batch_size") if len({getattr(one, key) for one in plans}) > 1]
+    return [
+        key
+        for key in ("model", "task", "readout", "shots", "batch_size")
+        if len({getattr(one, key) for one in plans}) > 1
+    ]
 
 
 def _table(plans: list[Plan], title: str, columns: tuple[str, ...], told: list[str]) -> Table:

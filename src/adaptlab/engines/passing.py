@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptlab.training.batches import Batch
+from adaptlab.training.batches import Batch, BatchRows
 from adaptlab.training.member import Member
 from adaptlab.training.precision import Precision
 from adaptlab.training.ranks import here
@@ -43,6 +44,28 @@ class Passing(ABC):
         """
         ranks = here()
         rows = [member.rows() for member in members]
+        totals, tokens = self.gradients(members, rows)
+        ranks.add_gradients([parameter for member in members for parameter in member.trained.values()])
+        own_losses = [0.0] * len(members) if totals is None else totals.tolist()
+        sums = ranks.total([*own_losses, *tokens.ravel().tolist()])
+        means, read, padded = (sums[part * len(members) : (part + 1) * len(members)] for part in range(3))
+        for member, of_texts, whole in zip(members, read, padded, strict=True):
+            member.progress.tokens += int(of_texts)
+            member.progress.padded_tokens += int(whole)
+            member.progress.examples += len(rows[0].rows)
+        return means
+
+    def gradients(
+        self, members: Sequence[Member], rows: Sequence[BatchRows]
+    ) -> tuple[Tensor | None, NDArray[np.int64]]:
+        """This process's part of the gradients of each member's ``rows``, in its own parameters.
+
+        No number is looked at, so that a step without numbers (:mod:`adaptlab.rehearsing`) is this one.
+
+        Returns:
+            ``[members]`` losses, if this process had a row, and ``[2, members]`` tokens without and with padding.
+        """
+        ranks = here()
         count, length = len(rows[0].rows), rows[0].length
         micro = min(self.micro_batch_size or count, count)
         totals: Tensor | None = None
@@ -62,15 +85,7 @@ class Passing(ABC):
             totals = losses.detach() if totals is None else totals + losses.detach()
             if counts:
                 tokens += [[batch.tokens for batch in batches], [batch.padded_tokens for batch in batches]]
-        ranks.add_gradients([parameter for member in members for parameter in member.trained.values()])
-        own_losses = [0.0] * len(members) if totals is None else totals.tolist()
-        sums = ranks.total([*own_losses, *tokens.ravel().tolist()])
-        means, read, padded = (sums[part * len(members) : (part + 1) * len(members)] for part in range(3))
-        for member, of_texts, whole in zip(members, read, padded, strict=True):
-            member.progress.tokens += int(of_texts)
-            member.progress.padded_tokens += int(whole)
-            member.progress.examples += count
-        return means
+        return totals, tokens
 
     @abstractmethod
     def _forward(self, members: Sequence[Member], batches: Sequence[Batch], first: int) -> list[Any]:

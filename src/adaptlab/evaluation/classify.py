@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptlab.metrics._base import Answers
-from adaptlab.training.batches import collate, evaluation_batches
+from adaptlab.training.batches import BatchRows, collate, evaluation_batches
 from adaptlab.training.encode import Encoded
 from adaptlab.training.precision import Precision
 from adaptlab.training.ranks import here
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def logits(
@@ -30,17 +34,29 @@ def logits(
         own = batches[ranks.index :: ranks.count]
         # All pass through the model equally often: one that has none left to answer looks at the first batch.
         for rows in own + batches[:1] * (-(-len(batches) // ranks.count) - len(own)):
-            batch = collate(
-                data, rows.rows, rows.length, pad_id=pad_id, padding_side=padding_side, device=precision.device
-            )
-            with precision.attention(rows.length):
-                parts.append(model(**batch.inputs).logits.float())  # type: ignore[attr-defined]
+            parts.append(logits_of(model, data, rows, precision, pad_id=pad_id, padding_side=padding_side))
     scores = torch.cat(parts).cpu().numpy()
     result = np.zeros((len(data), *scores.shape[1:]), dtype=scores.dtype)
     if own:
         answered = np.concatenate([rows.rows for rows in own])
         result[answered] = scores[: len(answered)]
     return ranks.merged(result)
+
+
+def logits_of(
+    model: Callable[..., object],
+    data: Encoded,
+    rows: BatchRows,
+    precision: Precision,
+    *,
+    pad_id: int,
+    padding_side: str,
+) -> Tensor:
+    """``[rows, outputs]`` raw scores of one batch."""
+    batch = collate(data, rows.rows, rows.length, pad_id=pad_id, padding_side=padding_side, device=precision.device)
+    with precision.attention(rows.length):
+        scores: Tensor = model(**batch.inputs).logits.float()  # type: ignore[attr-defined]
+    return scores
 
 
 def answers(scores: NDArray[np.float32], gold: NDArray[np.generic], *, regression: bool) -> Answers:

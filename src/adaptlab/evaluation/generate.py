@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from adaptlab.training.batches import BatchRows
 from adaptlab.training.precision import Precision
 
 #: Tokens, padding and what may be written included, of a batch.
@@ -50,6 +52,53 @@ def write(
             for i, text in zip(rows, texts, strict=True):
                 written[i] = cut(text, stop)
     return written
+
+
+def batches(contexts: Sequence[NDArray[np.int32]], *, max_new_tokens: int, beams: int) -> list[BatchRows]:
+    """The batches that are gone on from together, with the tokens of the longest context."""
+    lengths = [len(context) for context in contexts]
+    found = _batches(lengths, max_new_tokens * beams)
+    return [BatchRows(np.array(rows, dtype=np.int64), max(lengths[row] for row in rows)) for rows in found]
+
+
+def passes(
+    model: nn.Module, rows: int, length: int, precision: Precision, *, encoder: bool, max_new_tokens: int, beams: int
+) -> Iterator[tuple[float, Callable[[], object]]]:
+    """What :func:`write` passes through ``model`` for ``rows`` contexts of ``length`` tokens, whatever they say: the
+    contexts, a token in the middle of what is written, and the last one behind the keys and values of all before.
+
+    Gives how often, and a call. That transformers writes to the end is the longest it can take.
+    """
+    reader: Any = model
+    ids = torch.zeros(rows * beams, length, dtype=torch.long, device=precision.device)
+    last = {"logits_to_keep": 1} if "logits_to_keep" in _accepted(model) else {}
+
+    def read(tokens: int, cache: Any = None) -> Any:
+        """Pass ``tokens`` (of the decoder) through the model; behind ``cache`` the last of them alone."""
+        begun = ids.new_zeros(rows * beams, 1 if cache is not None else tokens)
+        if encoder:
+            known = {"encoder_outputs": said, "attention_mask": torch.ones_like(ids)}
+            return reader(**known, decoder_input_ids=begun, past_key_values=cache, use_cache=True)
+        mask = ids.new_ones(rows * beams, tokens)
+        return reader(input_ids=begun, attention_mask=mask, past_key_values=cache, use_cache=True, **last)
+
+    said: Any = None
+    if encoder:
+        own: Any = reader.get_base_model() if hasattr(reader, "get_base_model") else reader
+        body = own.get_encoder()
+        yield 1, lambda: body(input_ids=ids, attention_mask=torch.ones_like(ids))
+        said = body(input_ids=ids, attention_mask=torch.ones_like(ids))
+    first, later = 1 if encoder else length, max_new_tokens - 1
+    yield 1, lambda: read(first)
+    for times, more in ((later, (later - 1) // 2), (0, later - 1)) if later else ():
+        cache = read(first + more).past_key_values
+        yield times, lambda cache=cache, tokens=first + more + 1: read(tokens, cache)  # type: ignore[misc]
+
+
+def _accepted(model: nn.Module) -> set[str]:
+    wrapped: Any = model
+    own = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else model
+    return set(inspect.signature(own.forward).parameters)
 
 
 def arguments(model: nn.Module, tokenizer: Any, *, max_new_tokens: int, beams: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from adaptlab.training.batches import BatchRows
 from adaptlab.training.precision import Precision
 from adaptlab.training.questions import Question
 from adaptlab.training.words import LOGIT_BYTES, Reading, find_word_head, logits_at
@@ -76,23 +77,50 @@ def distributions(reader: Reader, questions: Sequence[Question]) -> list[NDArray
 def _read(reader: Reader, questions: Sequence[Question], take: _Take) -> list[NDArray[Any]]:
     """What ``take`` makes of the log-probabilities behind every question."""
     found: list[NDArray[Any]] = [np.zeros(0)] * len(questions)
-    groups: dict[int, list[int]] = {}
-    for i, question in enumerate(questions):
-        groups.setdefault(question.group, []).append(i)
     with torch.inference_mode(), reader.precision.autocast():
-        for members in groups.values():
+        for members in _groups(questions):
             passes = _passes(reader, [questions[i] for i in members])
             for batch in _batches(reader, [questions[i] for i in members], passes.shared):
                 asked = [questions[members[i]] for i in batch]
-                first, state = passes.first(asked)
-                readings = [Reading.of(question.options) for question in asked]
-                rows = [row for row, reading in enumerate(readings) for stem in reading.stems if stem]
-                tokens = [stem for reading in readings for stem in reading.stems if stem]
-                later, starts = passes.rest(state, rows, tokens) if rows else (first, [])
-                places = _places(readings, starts, len(first))
-                for i, taken in zip(batch, take(asked, readings, first, later, places), strict=True):
+                for i, taken in zip(batch, take(asked, *_pass(passes, asked)), strict=True):
                     found[members[i]] = taken
     return found
+
+
+def _groups(questions: Sequence[Question]) -> list[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for i, question in enumerate(questions):
+        groups.setdefault(question.group, []).append(i)
+    return list(groups.values())
+
+
+def _pass(passes: _Passes, asked: Sequence[Question]) -> tuple[list[Reading], Tensor, Tensor, list[NDArray[np.int64]]]:
+    """What is read for ``asked``, as :data:`_Take` takes it."""
+    first, state = passes.first(asked)
+    readings = [Reading.of(question.options) for question in asked]
+    rows = [row for row, reading in enumerate(readings) for stem in reading.stems if stem]
+    tokens = [stem for reading in readings for stem in reading.stems if stem]
+    later, starts = passes.rest(state, rows, tokens) if rows else (first, [])
+    return readings, first, later, _places(readings, starts, len(first))
+
+
+def batches(reader: Reader, questions: Sequence[Question]) -> list[BatchRows]:
+    """The batches that ``questions`` are read in, with the tokens of the longest; what all begin with left out."""
+    found = []
+    for members in _groups(questions):
+        own = [questions[i] for i in members]
+        shared = len(_prefix(reader, own))
+        for batch in _batches(reader, own, shared):
+            length = max(len(own[i].context) - shared + max(map(len, own[i].options)) - 1 for i in batch)
+            found.append(BatchRows(np.array([members[i] for i in batch], dtype=np.int64), length))
+    return found
+
+
+def read_batch(reader: Reader, questions: Sequence[Question], batch: BatchRows) -> None:
+    """Read one of :func:`batches` as answers to all ``questions`` do, and what these begin with; look at no number."""
+    group = questions[int(batch.rows[0])].group
+    passes = _passes(reader, [question for question in questions if question.group == group])
+    _pass(passes, [questions[int(row)] for row in batch.rows])
 
 
 #: Questions, their readings, log-probabilities after the questions and after what was read on, and for each question
@@ -118,18 +146,23 @@ class _Passes(Protocol):
 
 
 def _passes(reader: Reader, questions: Sequence[Question]) -> _Passes:
-    if reader.start is not None:
-        return _EncoderDecoder(reader) if reader.caches else _Whole(reader)
     if not reader.caches:
         return _Whole(reader)
-    prefix = common_prefix([question.context for question in questions])
+    if reader.start is not None:
+        return _EncoderDecoder(reader)
+    prefix = _prefix(reader, questions)
     several = any(len(option) > 1 for question in questions for option in question.options)
-    if len(prefix) < _SHORTEST_PREFIX or len(questions) == 1:
-        prefix = prefix[:0]
     if not len(prefix) and not several:
         return _Whole(reader)
     decoder = _Decoder(reader, prefix)
     return decoder if decoder.usable else _Whole(reader)
+
+
+def _prefix(reader: Reader, questions: Sequence[Question]) -> NDArray[np.int32]:
+    """What is read once for all ``questions``, which no two readings of a model that keeps nothing can share."""
+    prefix = common_prefix([question.context for question in questions])
+    carried = reader.start is None and reader.caches
+    return prefix if carried and len(prefix) >= _SHORTEST_PREFIX and len(questions) > 1 else prefix[:0]
 
 
 def common_prefix(contexts: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
@@ -291,8 +324,9 @@ class _Decoder:
         contexts = [question.context[self.shared :] for question in questions]
         ids, mask = _right_padded(contexts, self._reader)
         mask = torch.cat([mask.new_ones(len(contexts), self.shared), mask], dim=1)
-        cache = copy.deepcopy(self._cache)
-        if cache is not None:
+        cache = None
+        if self._cache is not None:
+            cache = _forked(self._cache)
             cache.batch_repeat_interleave(len(contexts))
         several = any(len(option) > 1 for question in questions for option in question.options)
         places = [(i, len(context) - 1) for i, context in enumerate(contexts)]
@@ -366,6 +400,13 @@ def _arguments(model: nn.Module) -> set[str]:
     wrapped: Any = model
     base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else model
     return set(inspect.signature(base.forward).parameters)
+
+
+def _forked(cache: Any) -> Any:
+    """A plain cache to go on from another: the same keys and values, which layers replace and never change."""
+    forked = copy.copy(cache)
+    forked.layers = [copy.copy(layer) for layer in cache.layers]
+    return forked
 
 
 def _plain(cache: Any) -> bool:

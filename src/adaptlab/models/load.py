@@ -83,7 +83,7 @@ def load_base(
         tokenizer = _load_tokenizer(folder, config)
         model, missing = _load_model(folder, config, num_labels, regression, readout, device)
     warnings: list[str] = []
-    _ensure_padding(model, tokenizer, config, warnings)
+    ensure_padding(model, tokenizer, config, warnings)
     _switch_off_attention_dropout(model)
     model.requires_grad_(False)
     model.eval()
@@ -145,7 +145,7 @@ def skeleton(
     try:
         with torch.device("meta"), _quiet_transformers():
             model: nn.Module = _auto_class(config, hf_config, readout).from_config(
-                hf_config, trust_remote_code=config.trust_remote_code
+                hf_config, dtype=torch.float32, trust_remote_code=config.trust_remote_code
             )
     except ValueError as error:
         raise _cannot_answer(config, hf_config.model_type, readout) from error
@@ -310,7 +310,7 @@ def _check_missing(layout: Layout, missing: frozenset[str], config: ModelConfig,
         warnings.append("The checkpoint brings a trained classification head: it is drawn anew for every run.")
 
 
-def _ensure_padding(model: nn.Module, tokenizer: Any, config: ModelConfig, warnings: list[str]) -> None:
+def ensure_padding(model: nn.Module, tokenizer: Any, config: ModelConfig, warnings: list[str]) -> None:
     """Batches need a padding token, and decoders' heads find the last real token by it."""
     hf_config: Any = model.config
     if tokenizer.pad_token is None:

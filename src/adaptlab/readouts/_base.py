@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from adaptlab.training.encode import Rows
 if TYPE_CHECKING:
     from torch import nn
 
-    from adaptlab.training.batches import Batch
+    from adaptlab.training.batches import Batch, BatchRows
     from adaptlab.training.objectives import Objective
     from adaptlab.training.precision import Precision
 
@@ -96,6 +96,18 @@ class Readout(ABC):
     @abstractmethod
     def answer(self, model: nn.Module, rows: Any, precision: Precision) -> Answered:
         """The model's own answers to ``rows``; the model is in eval mode."""
+
+    @abstractmethod
+    def answer_batches(self, model: nn.Module, rows: Any) -> list[BatchRows]:
+        """The batches in which ``rows`` are answered, and the tokens that each is padded to; ``model`` may be on the
+        meta device."""
+
+    @abstractmethod
+    def passes(
+        self, model: nn.Module, rows: Any, batch: BatchRows, precision: Precision
+    ) -> Iterator[tuple[float, Callable[[], object]]]:
+        """What :meth:`answer` passes through ``model``, in eval mode, for one of :meth:`answer_batches`: how often, and
+        a call that does it and looks at no number."""
 
     def answers(self, model: Any, rows: Any, precision: Precision, *, models: int) -> list[Answered] | None:
         """The answers of ``models`` models whose outputs ``model`` gives side by side.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from adaptlab.evaluation.generate import arguments, write
+from adaptlab.evaluation.generate import arguments, batches, passes, write
 from adaptlab.evaluation.prompts import Prompter
 from adaptlab.metrics._base import Answers, as_objects
 from adaptlab.readouts._base import Answered, Readout, Setting
 from adaptlab.tasks._base import Example
 from adaptlab.tasks._prompts import render
-from adaptlab.training.batches import Batch
+from adaptlab.training.batches import Batch, BatchRows
 from adaptlab.training.objectives import Objective
 from adaptlab.training.objectives.words import Vocabulary
 from adaptlab.training.precision import Precision
@@ -118,6 +118,24 @@ class Generate(Readout):
             max_new_tokens=setting.how.max_new_tokens,
             beams=setting.how.beams,
             stop=self._stop,
+        )
+
+    def answer_batches(self, model: nn.Module, rows: Asked) -> list[BatchRows]:
+        how = self.setting.how
+        contexts = [row.context for row in rows.questions.rows]
+        return batches(contexts, max_new_tokens=how.max_new_tokens, beams=how.beams)
+
+    def passes(
+        self, model: nn.Module, rows: Asked, batch: BatchRows, precision: Precision
+    ) -> Iterator[tuple[float, Callable[[], object]]]:
+        return passes(
+            model,
+            len(batch.rows),
+            batch.length,
+            precision,
+            encoder=self._pieces.start is not None,
+            max_new_tokens=self.setting.how.max_new_tokens,
+            beams=self.setting.how.beams,
         )
 
     def writing(self, model: nn.Module) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from adaptlab.evaluation import classify
 from adaptlab.readouts._base import Answered, Readout
 from adaptlab.tasks._base import Example
 from adaptlab.tasks._prompts import render
-from adaptlab.training.batches import Batch, collate
+from adaptlab.training.batches import Batch, BatchRows, collate, evaluation_batches
 from adaptlab.training.encode import Encoded, encode
 from adaptlab.training.objectives.supervised import Supervised
 from adaptlab.training.precision import Precision
@@ -47,6 +48,15 @@ class Head(Readout):
     def answer(self, model: nn.Module, rows: Encoded, precision: Precision) -> Answered:
         scores = self.logits(model, rows, precision)
         return Answered(classify.answers(scores, rows.labels, regression=self.setting.regression))
+
+    def answer_batches(self, model: nn.Module, rows: Encoded) -> list[BatchRows]:
+        return evaluation_batches(rows.lengths)
+
+    def passes(
+        self, model: nn.Module, rows: Encoded, batch: BatchRows, precision: Precision
+    ) -> Iterator[tuple[float, Callable[[], object]]]:
+        padding = {"pad_id": self.setting.tokenizer.pad_token_id, "padding_side": self.padding_side}
+        yield 1, partial(classify.logits_of, model, rows, batch, precision, **padding)
 
     def answers(self, model: Any, rows: Encoded, precision: Precision, *, models: int) -> list[Answered]:
         wide = np.split(self.logits(model, rows, precision), models, axis=1)

@@ -3,20 +3,21 @@ answer itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from adaptlab.evaluation.demonstrations import Demonstrations
-from adaptlab.evaluation.likelihood import Reader, log_likelihoods
+from adaptlab.evaluation.likelihood import Reader, batches, log_likelihoods, read_batch
 from adaptlab.evaluation.prompts import Prompter
 from adaptlab.metrics._base import Answers
 from adaptlab.readouts._base import Answered, Readout, Setting
 from adaptlab.tasks._base import Example
-from adaptlab.training.batches import Batch
+from adaptlab.training.batches import Batch, BatchRows
 from adaptlab.training.objectives import Objective
 from adaptlab.training.objectives.distillation import LabelDistillation, VocabularyDistillation
 from adaptlab.training.objectives.words import Labels, Vocabulary
@@ -68,6 +69,14 @@ class Verbalizer(Readout):
     def answer(self, model: nn.Module, rows: Questions, precision: Precision) -> Answered:
         reader = self.reader(model, precision)
         return self.judge(rows, log_likelihoods(reader, rows.rows), log_likelihoods(reader, rows.blanks))
+
+    def answer_batches(self, model: nn.Module, rows: Questions) -> list[BatchRows]:
+        return batches(self.reader(model, Precision("float32", "meta")), rows.rows)
+
+    def passes(
+        self, model: nn.Module, rows: Questions, batch: BatchRows, precision: Precision
+    ) -> Iterator[tuple[float, Callable[[], object]]]:
+        yield 1, partial(read_batch, self.reader(model, precision), rows.rows, batch)
 
     def judge(
         self, rows: Questions, likelihoods: Sequence[NDArray[np.float64]], blanks: Sequence[NDArray[np.float64]]
