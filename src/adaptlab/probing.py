@@ -22,6 +22,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
@@ -392,6 +393,7 @@ def _write(answers: int, document: dict[str, object]) -> None:
 def _main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # libraries that print do not disturb the answers
+    warnings.simplefilter("ignore")  # what a run warns of it says itself, in its record
     import peft
     import transformers
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

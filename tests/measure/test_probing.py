@@ -265,7 +265,19 @@ def test_the_operations_of_a_teacher_that_is_asked_in_every_step_count(
     assert told == pytest.approx(real, rel=0.1 if asked else 1e-3)
 
 
-def test_a_distilled_run_is_probed_in_a_fresh_process(distilled: Callable[..., object], tmp_path: Path) -> None:
-    (record,) = api.compare(distilled(execution={"measure": "probe"}), out=tmp_path / "s").records
+def test_a_distilled_run_is_probed_in_a_fresh_process_that_says_nothing(
+    distilled: Callable[..., object],
+    tiny_model_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(probing.Server, "_one", None)  # its own, so that what it prints is captured here
+    config = distilled(execution={"measure": "probe"}, model=str(tiny_model_folder("opt")))  # PEFT warns of its merge
+    (record,) = api.compare(config, out=tmp_path / "s").records
     assert record.cost.clock_source == record.cost.memory_source == "probe"
     assert record.cost.step_seconds > 0
+    assert record.cost.merged_answer_seconds is not None
+    assert probing.Server._one is not None
+    probing.Server._one._process.kill()
+    assert "Warning" not in capfd.readouterr().err

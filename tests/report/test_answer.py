@@ -185,3 +185,12 @@ def test_runs_that_all_answer_alike_say_nothing_of_what_would_be_found(detectabl
     contender: Any = SimpleNamespace(name="lora")
     (said,) = _power(comparison, contender, contender)
     assert said.startswith(begin)
+
+
+def test_what_trains_nothing_costs_no_training_at_all(tmp_path: Path) -> None:
+    folder = build_study(tmp_path / "study", [Run(FULL), Run(HEAD)])
+    for path in (folder / "runs").glob("*-head-*/record.json"):
+        document = json.loads(path.read_text())
+        document["parameters"]["head"] = 0
+        path.write_text(json.dumps(document))
+    assert " at no training at all" in answer(read_studies([folder])).lead

@@ -222,6 +222,8 @@ def _expense(contender: Contender) -> tuple[float, float]:
 
 def _share(contender: Contender, reference: Contender) -> list[str]:
     """What ``contender`` takes of the costs of ``reference``; only figures that compare."""
+    if contender.trainable == contender.head == 0 and reference.trainable:
+        return ["no training at all"]
     costs = []
     if contender.trainable == 0 and reference.trainable:
         costs.append("nothing but the head trained")
