@@ -393,6 +393,26 @@ def test_a_value_multiplies_only_the_runs_that_look_at_it(
     assert len({run.model_dump_json() for run in study}) == len(study)
 
 
+def test_an_entrys_teachers_are_of_the_studys_distilled_runs_alone() -> None:
+    objectives = ["supervised", "context-distillation"]
+    entry = {"name": "probe", "teacher": ["frozen", "recursive"]}
+    found = [
+        (run.method.label, run.objective, run.answering.teacher)
+        for run in runs(readout="verbalizer", objective=objectives, methods=[entry])
+    ]
+    assert found == [
+        ("probe-supervised", "supervised", "frozen"),
+        ("probe-context-distillation-teacher-frozen", "context-distillation", "frozen"),
+        ("probe-context-distillation-teacher-recursive", "context-distillation", "recursive"),
+    ]
+    losses = {"name": "probe", "verbalizer_loss": ["labels", "vocabulary"]}
+    assert sorted(labels(losses, readout=["head", "verbalizer"])) == [
+        "probe-head",
+        "probe-verbalizer-verbalizer_loss-labels",
+        "probe-verbalizer-verbalizer_loss-vocabulary",
+    ]
+
+
 def test_values_that_a_run_does_not_look_at_are_at_their_defaults() -> None:
     plain, *distilled = runs(
         readout="verbalizer", teacher="recursive", temperature=[2, 3], methods=["probe", DISTILLED]

@@ -39,6 +39,10 @@ _ENTRY_SAYS = (*_OF_RUN, *_OF_ANSWERING, *_OF_TRAINING)
 #: Whose values say by themselves what they are of.
 _PLAIN = ("targets", "readout", "objective", "optimizer", "schedule")
 
+#: What decides whether a run looks at a value: where the study has several of it, an entry that says the value is
+#: multiplied by it, so that each variant has a label of its own.
+_LOOKED_AT_BY = {"teacher": "objective", "verbalizer_loss": "readout"}
+
 #: What a value is of that not every run looks at.
 _IS_OF = {
     **dict.fromkeys(("teacher", "teacher_shots", "temperature"), "--objective context-distillation"),
@@ -252,6 +256,9 @@ def _axis(study: StudyConfig, key: str) -> tuple[Any, ...]:
 def _variants(study: StudyConfig) -> Iterator[Variant]:
     for entry in study.methods:
         said = {key: getattr(entry, key) for key in _ENTRY_SAYS if getattr(entry, key) is not None}
+        for key, decides in _LOOKED_AT_BY.items():
+            if key in said and len(getattr(study, decides)) > 1:
+                said.setdefault(decides, getattr(study, decides))
         for targets, head, quantize, options, rate, values in itertools.product(
             _targets(study, entry),
             entry.head,
