@@ -186,25 +186,26 @@ def _path_of(argument: object) -> str:
 class Forked:
     """Stands in for ``subprocess.Popen`` of a worker: the same command, forked instead of started anew."""
 
-    def __init__(self, command: Sequence[str], *, log: Path, point: Point | None, flag: Path) -> None:
+    def __init__(self, command: Sequence[str], *, point: Point | None, flag: Path) -> None:
         from adaptlab.cli.main import main
 
-        inward, outward = os.pipe(), os.pipe()
+        inward, outward, said = os.pipe(), os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.setsid()
-            for descriptor, number in ((inward[0], 0), (outward[1], 1), (os.open(log, os.O_WRONLY | os.O_APPEND), 2)):
+            for descriptor, number in ((inward[0], 0), (outward[1], 1), (said[1], 2)):
                 os.dup2(descriptor, number)
             os.closerange(3, 256)
             sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
             if point is not None and not flag.exists():
                 arm(point, flag)
             os._exit(main(list(command[command.index("run-one") :])))
-        os.close(inward[0])
-        os.close(outward[1])
+        for descriptor in (inward[0], outward[1], said[1]):
+            os.close(descriptor)
         self.stdin, self.stdout = os.fdopen(inward[1], "wb", 0), os.fdopen(outward[0], "rb", 0)
+        self.stderr = os.fdopen(said[0], "rb", 0)
         self._status: int | None = None
 
     def poll(self) -> int | None:
@@ -247,9 +248,9 @@ def fork_workers(points: Sequence[Point], flag: Path) -> None:
         PIPE, TimeoutExpired, SubprocessError = -1, TimeoutError, OSError
 
         @staticmethod
-        def Popen(command: Sequence[str], *, stderr: Any, **_: Any) -> Forked:  # noqa: N802  # as it is called there
+        def Popen(command: Sequence[str], **_: Any) -> Forked:  # noqa: N802  # as it is called there
             number, point = left.pop(0) if left else (0, None)
-            return Forked(command, log=Path(stderr.name), point=point, flag=flag.with_suffix(f".killed-{number}"))
+            return Forked(command, point=point, flag=flag.with_suffix(f".killed-{number}"))
 
     local.subprocess = Processes  # type: ignore[attr-defined]
 
@@ -400,7 +401,10 @@ def numbers(study: Path) -> dict[str, Any]:
     """Everything in a study's folders that must not depend on what happened on the way."""
     found = {}
     for folder in sorted((study / "runs").iterdir()):
+        if not (folder / "record.json").exists():
+            continue  # a run that was never begun is one that was lost
         record = json.loads((folder / "record.json").read_text())
+        record["training"].pop("inherited_seconds", None)  # a clock's
         curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
         kept = ("status", "metrics", "primary", "parameters", "training", "data")
         found[folder.name] = {
@@ -425,7 +429,7 @@ def twice(log: Path) -> list[str]:
     wrong = []
     holder: dict[str, int] = {}
     over: set[str] = set()
-    for line in log.read_text().splitlines():
+    for line in log.read_text().splitlines() if log.exists() else ():
         pid, name, status = json.loads(line)
         if name in over:
             wrong.append(f"{name} was written again ({status}) after it had finished")
@@ -507,10 +511,12 @@ def harness(folder: Path, *, named: int, at_random: int, seed: int, say: Callabl
     say(f"a study of {len(peaceful)} runs takes {seconds:.1f} s in peace")
     plans = itertools.chain(_named(named, draw, tally), _at_random(at_random, seconds, draw, tally))
     for number, (launcher, kills) in enumerate(plans):
-        out = folder / f"{launcher}-{number}"
+        out, known = folder / f"{launcher}-{number}", len(tally.wrong)
         torment(bench, kills, launcher, out, tally)
         check(out, peaceful, tally)
         say(f"{out.name}: {sum(tally.kills.values())} kills so far, {len(tally.wrong)} things wrong")
+        for sentence in tally.wrong[known:]:
+            say(sentence)
         shutil.rmtree(out)
     return tally
 
