@@ -239,6 +239,7 @@ class Forked:
 def fork_workers(points: Sequence[Point], flag: Path) -> None:
     """Have the local launcher fork its workers; the first gets to the first point, the second to the second, ..."""
     from adaptlab.launchers import local
+    from adaptlab.study import schedule
 
     left = list(enumerate(points))
 
@@ -253,6 +254,8 @@ def fork_workers(points: Sequence[Point], flag: Path) -> None:
             return Forked(command, point=point, flag=flag.with_suffix(f".killed-{number}"))
 
     local.subprocess = Processes  # type: ignore[attr-defined]
+    # A run that has cost three workers is given up as their killer; here it may be struck as often by ours.
+    schedule.ATTEMPTS += len(points)
 
 
 def keep_log(log: Path) -> None:
@@ -404,7 +407,8 @@ def numbers(study: Path) -> dict[str, Any]:
         if not (folder / "record.json").exists():
             continue  # a run that was never begun is one that was lost
         record = json.loads((folder / "record.json").read_text())
-        record["training"].pop("inherited_seconds", None)  # a clock's
+        if record["training"]:
+            record["training"].pop("inherited_seconds", None)  # a clock's
         curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
         kept = ("status", "metrics", "primary", "parameters", "training", "data")
         found[folder.name] = {

@@ -30,7 +30,6 @@ def check_available(config: ModelConfig) -> None:
             f"quantize {config.quantize} needs bitsandbytes, which is not installed: run "
             f"`pip install 'adaptlab[quantize]'`, or leave quantize out."
         )
-    _quiet_bitsandbytes()
 
 
 def quantised_layers(model: nn.Module, layout: Layout) -> tuple[str, ...]:
@@ -119,6 +118,10 @@ def _quiet_bitsandbytes() -> None:
 def _unmeant(record: logging.LogRecord) -> bool:
     meant = ("inputs will be cast from", "Failed to load CPU gemm_4bit_forward")
     return not any(words in str(record.msg) for words in meant)
+
+
+# At import: peft imports bitsandbytes wherever it is installed, whether a base is quantised or not.
+_quiet_bitsandbytes()
 
 
 def shared_parts(model: nn.Module) -> Iterator[object]:
