@@ -4,7 +4,8 @@ Three architectures at their published sizes with random weights, eight methods,
 fresh process (adaptlab's own probe), every prediction is made from config.json alone. Printed are both and their ratio;
 at the end the mean and the worst error over the configurations that hold more than 500 MB.
 
-    python benchmarks/plan_versus_measured.py [--device cpu|cuda] [--only opt-125m,t5-small] [--keep JSONL] [--out MD]
+    python benchmarks/plan_versus_measured.py [--device cpu|cuda] [--only opt-125m,t5-small]
+        [--readouts head,verbalizer,generate] [--keep JSONL] [--out MD]
 
 With --keep, measurements that the file has are not made again: a grid that was stopped goes on. Predictions always are.
 """
@@ -16,29 +17,36 @@ import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
 
 from adaptlab.config import (
     ExecutionConfig,
     MethodConfig,
     ModelConfig,
+    Prompt,
+    Readout,
     RunConfig,
     RunIdentity,
     TaskConfig,
     TrainingConfig,
 )
 from adaptlab.measure.environment import processor_name
+from adaptlab.models._base import Layout
 from adaptlab.models.load import skeleton
 from adaptlab.probing import Request, Server
 from adaptlab.resolve import ResolvedRun
-from adaptlab.simulating import simulate
+from adaptlab.simulating import Memory, simulate
 from adaptlab.tasks._base import Example, TaskData
-from adaptlab.tokens_ahead import padded, unread_head
+from adaptlab.tokens_ahead import Portion, rows_ahead
+from adaptlab.training.batches import BatchRows
 
 MEGABYTE = 1e6
 LEAST_BYTES = 500 * MEGABYTE
@@ -89,28 +97,46 @@ def build(name: str, folder: Path) -> Path:
     return folder
 
 
-def configuration(folder: Path, method: str, rows: int, dtype: str, length: int) -> RunConfig:
+def configuration(folder: Path, method: str, readout: Readout, rows: int, dtype: str, length: int) -> RunConfig:
     return RunConfig(
         model=ModelConfig(id=str(folder)),
         task=TaskConfig(name="words", max_length=length),
         method=MethodConfig(name=method, label=method),
         training=TrainingConfig(steps=100, eval_every=100, epochs=1, batch_size=rows, learning_rate=1e-5, dtype=dtype),
+        readout=readout,
     )
 
 
-def measured(config: RunConfig, rows: int, length: int, device: str) -> tuple[int, int]:
-    """Bytes held while training and while answering, by a fresh process."""
-    text = " ".join(["word"] * (length - 1))
+def words(readout: Readout, rows: int, length: int) -> TaskData:
+    """Rows of ``length`` tokens, the prompt's and the answer's included."""
+    text = " ".join(["word"] * (length - (1 if readout == "head" else 4)))
     examples = tuple(Example(id=str(i), texts=(text,), label=i % 3) for i in range(rows))
-    data = TaskData(
+    return TaskData(
         kind="classification", labels=LABELS, train=examples, select=examples, report={}, source="words",
-        revision=None, fingerprint="sha256:0", metrics=("accuracy",),
+        revision=None, fingerprint="sha256:0", metrics=("accuracy",), columns=("text",),
+        prompts=(Prompt(name="plain", template="{text} .", answers=LABELS),),
     )  # fmt: skip
+
+
+def planned(config: RunConfig, bare: nn.Module, layout: Layout, data: TaskData, device: str) -> Memory:
+    """What a plan says of a batch of all rows, and of answering them."""
+    ahead = rows_ahead(config, bare, layout, data)
+    everything = ahead.portion(BatchRows(np.arange(len(data.train)), int(ahead.lengths.max())))
+    some, _ = ahead.answered["select"]
+    batches = ahead.readout.answer_batches(bare, some)
+    largest = max((Portion(some, batch) for batch in batches), key=lambda portion: portion.shape[0] * portion.shape[1])
+    return simulate(
+        config, bare, layout, readout=ahead.readout, device=device, machine=None, train=(everything,), answer=largest
+    ).memory
+
+
+def measured(config: RunConfig, data: TaskData, device: str) -> tuple[int, int]:
+    """Bytes held while training and while answering, by a fresh process."""
     identity = RunIdentity(weights=config.model.id, data="sha256:0", task="words", task_version=1)
     run = ResolvedRun(config, config, identity, "0", "words", data)
-    execution = ExecutionConfig(device=device)
+    rows = tuple(data.train)
     found = Server.shared().measure(
-        Request(run, execution, torch.get_num_threads(), examples, examples[:1], examples, most_steps=1)
+        Request(run, ExecutionConfig(device=device), torch.get_num_threads(), rows, rows[:1], rows, most_steps=1)
     )
     return found.train_bytes, found.eval_bytes
 
@@ -137,6 +163,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", default=",".join(ARCHITECTURES))
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--readouts", default="head", help="head, verbalizer, generate; encoders have a head only")
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="the first so many shapes")
     parser.add_argument("--keep", type=Path, help="measurements made so far, JSON lines")
     parser.add_argument("--out", type=Path)
@@ -149,28 +176,26 @@ def main() -> None:
     print("\n".join(lines), flush=True)
     errors: list[tuple[float, str]] = []
     for name in given.only.split(","):
+        asked: list[Readout] = given.readouts.split(",")
+        readouts = [one for one in asked if one == "head" or "MaskedLM" not in ARCHITECTURES[name][1]]
         with tempfile.TemporaryDirectory() as folder:
             model = build(name, Path(folder))
-            bare, layout = skeleton(ModelConfig(id=str(model)), num_labels=len(LABELS))
-            for method in given.methods.split(","):
-                for rows, length, dtype in SHAPES[: given.shapes]:
-                    config = configuration(model, method, rows, dtype, length)
-                    planned = simulate(
-                        config, bare, layout, readout=unread_head(layout), device=given.device, machine=None,
-                        train=(padded(rows, length),), answer=padded(rows, length),
-                    ).memory  # fmt: skip
-                    training, answering = kept.get(
-                        (given.device, name, method, rows, length, dtype),
-                        partial(measured, config, rows, length, given.device),
-                    )
-                    ratio = planned.total / training
-                    lines.append(
-                        f"| {name} | {method} | {rows} x {length} | {dtype} | {planned.total / MEGABYTE:.0f} |"
-                        f" {training / MEGABYTE:.0f} | {ratio:.2f} | {planned.answering / answering:.2f} |"
-                    )
-                    print(lines[-1], flush=True)
-                    if training > LEAST_BYTES:
-                        errors.append((abs(ratio - 1), f"{name}, {method}, {rows} x {length}, {dtype}"))
+            for readout, method, shape in product(readouts, given.methods.split(","), SHAPES[: given.shapes]):
+                rows, length, dtype = shape
+                bare, layout = skeleton(ModelConfig(id=str(model)), num_labels=len(LABELS), readout=readout)
+                config = configuration(model, method, readout, rows, dtype, length)
+                data = words(readout, rows, length)
+                told = planned(config, bare, layout, data, given.device)
+                key = (given.device, name, method, *shape, *(() if readout == "head" else (readout,)))
+                training, answering = kept.get(key, partial(measured, config, data, given.device))
+                ratio, called = told.total / training, name if readout == "head" else f"{name}, {readout}"
+                lines.append(
+                    f"| {called} | {method} | {rows} x {length} | {dtype} | {told.total / MEGABYTE:.0f} |"
+                    f" {training / MEGABYTE:.0f} | {ratio:.2f} | {told.answering / answering:.2f} |"
+                )
+                print(lines[-1], flush=True)
+                if training > LEAST_BYTES:
+                    errors.append((abs(ratio - 1), f"{called}, {method}, {rows} x {length}, {dtype}"))
     worst = max(errors)
     lines += [
         "",

@@ -232,6 +232,9 @@ def _weightless(machine: Machine | None) -> Iterator[_Ledger]:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(mock.patch.object(nn.Module, "to", lambda module, *_, **__: module))  # all is where it is
         stack.enter_context(mock.patch.object(torch, "from_numpy", from_numpy))
+        stack.enter_context(
+            mock.patch.object(Tensor, "pin_memory", lambda tensor, *_: tensor)
+        )  # fake ones have no such
         yield stack.enter_context(ledger)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from adaptlab.measure import machine
 from adaptlab.measure.machine import Machine, calibrated
 from adaptlab.methods import registry as methods
 from adaptlab.models.load import skeleton
-from adaptlab.simulating import Simulated, _Ledger, simulate
+from adaptlab.simulating import Simulated, _Ledger, _weightless, simulate
 from adaptlab.tokens_ahead import padded, unread_head
 from tests.measure.test_flops import full_closed_form, lora_closed_form
 
@@ -54,6 +55,14 @@ def test_the_ledger_knows_what_is_held_at_most() -> None:
         most, result, seconds = ledger.of(work)
     assert (most, result, seconds) == (4400 + 4, 400, 0.0)
     assert ledger.live == 0
+
+
+def test_rows_become_tensors_without_numbers_on_the_way_to_any_device() -> None:
+    with _weightless(None) as ledger:
+        rows = torch.from_numpy(np.ones((3, 5), dtype=np.int64)).pin_memory()
+        assert (type(rows).__name__, tuple(rows.shape), rows.dtype) == ("FakeTensor", (3, 5), torch.int64)
+        assert ledger.live == 3 * 5 * 8
+    assert type(torch.from_numpy(np.ones(3))) is torch.Tensor
 
 
 def test_weights_gradients_and_moments_are_arithmetic(simulated: Callable[..., Simulated]) -> None:
