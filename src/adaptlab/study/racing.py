@@ -1,12 +1,13 @@
 """A race of methods within a budget of seconds: which adapts this model to this task best?
 
-Every method starts with a few learning rates around its default. In each round the trials train longer, and fewer go on
-(successive halving, arXiv 1502.07943): first each method keeps its best rate, then the better third of the methods
-goes on, then one is left. It is trained anew with several seeds, and only then are the report rows looked at. All
-seconds count: loading, evaluation, failures, what an interrupted call of before has spent.
+Every method starts at its default learning rate; the better third goes on, at other rates too. Then the trials train
+longer and fewer go on (successive halving, arXiv 1502.07943), until one is left. It is trained anew with several seeds,
+and only then are the report rows looked at. All seconds count: loading, evaluation, failures, what an interrupted call
+of before has spent. No trial is too short to tell methods apart: where time or data are short, there are fewer rounds.
 
-Two biases to know: a short round favours what learns fast at high rates, and methods are compared on one seed until the
-end. Trials that ended within a standard error of the winner are therefore named as tied with it.
+Three biases to know: a short round favours what learns fast at high rates, a method whose default rate does not suit
+the task may go before another is tried, and methods are compared on one seed until the end. Methods whose trial of the
+last length ended within a standard error of the winner's are therefore named as tied with it.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from adaptlab.runs.record import Record
 from adaptlab.study.tuning import Do, selection_score
 
 FILE = "choice.json"
-#: A trial of the first round has this share of the steps of a whole run; of each next one, three times as much.
+#: A trial of the first round has this share of the steps of a whole run, but not fewer than these; of each next round
+#: three times as many.
 _FIRST_SHARE = 1 / 9
+_FEWEST_STEPS = 40
 _GROWTH = 3
 _RATES = (1.0, 1 / 3, 3.0)
 #: Steps of the lap in which every method shows what a step costs it.
 _LAP_STEPS = 4
-#: Of the budget, kept for the final seeds.
-_FINAL_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,13 +156,20 @@ class Race:
         """
         field_ = self._lap()
         steps = self._affordable_steps(field_)
-        best_rates = self._round(self._every_rate(field_), steps * _FIRST_SHARE, self._best_of_each)
-        finalists = self._round(best_rates, steps * _FIRST_SHARE * _GROWTH, self._better_third)
-        scores = self._scored(finalists, steps)
+        first, *longer = round_steps(steps)
+        alike = self._scored([entrant for entrant in self._defaults() if entrant.label in field_], first)
+        ahead = {entrant.label for entrant in _better_third(alike)}
+        others = [entrant for entrant in self.entrants if entrant.label in ahead and entrant not in alike]
+        alike |= self._scored(others, first, first_at_least=False)
+        scores = {entrant: score for entrant, score in alike.items() if entrant.label in ahead}
+        for length in longer:
+            go_on = _best_of_each(scores) if length == longer[0] else _better_third(scores)
+            if len(go_on) > 1 or length == longer[0]:
+                alike = scores = self._scored(go_on, length)
         winner = max(scores, key=lambda entrant: scores[entrant])
         records = self._final(winner, steps)
         return Choice(
-            winner.label, winner.rate, records, self._tied(winner, scores, records), self.tried, self.left_out,
+            winner.label, winner.rate, records, self._tied(winner, alike, records), self.tried, self.left_out,
             self.seconds, self.budget_seconds,
         )  # fmt: skip
 
@@ -181,8 +189,10 @@ class Race:
             train = record.cost.train_seconds
             if train is None:  # others did some of its work: all of its time may be that of its steps
                 train = seconds
-            self._step_seconds[entrant.label] = record.cost.step_seconds or train / _LAP_STEPS
-            self._overhead[entrant.label] = max(0.0, seconds - train)
+            # A clock that stands still while others have the processor runs slower than that of the record.
+            slower = min(1.0, seconds / max(_known(record), 1e-9))
+            self._step_seconds[entrant.label] = slower * (record.cost.step_seconds or train / _LAP_STEPS)
+            self._overhead[entrant.label] = max(0.0, seconds - slower * train)
             field_.append(entrant.label)
         if not field_:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in self.left_out.items())
@@ -190,38 +200,35 @@ class Race:
         return field_
 
     def _affordable_steps(self, field_: Sequence[str]) -> int:
-        """Steps of a whole run such that the rounds and a final seed fit into what is left."""
+        """Steps of a whole run, as many as let the rounds and a final seed fit into what is left."""
+        left = self._limit - self.seconds
+        steps = self._most_steps
+        while steps > _LAP_STEPS and self._whole_race(field_, steps) > left:
+            steps = math.floor(steps * 0.95)
+        return max(2 * _LAP_STEPS, steps)
+
+    def _whole_race(self, field_: Sequence[str], steps: int) -> float:
+        """Seconds of a race to ``steps``, if those that go on are the dearest."""
         rates = {label: sum(1 for entrant in self.entrants if entrant.label == label) for label in field_}
-        third = math.ceil(len(field_) / 3)
-        dearest = sorted((self._step_seconds[label] for label in field_), reverse=True)
-        per_step = sum(rates[label] * self._step_seconds[label] * _FIRST_SHARE for label in field_)
-        per_step += sum(self._step_seconds[label] * _FIRST_SHARE * _GROWTH for label in field_)
-        per_step += sum(dearest[:third])
-        fixed = sum((rates[label] + 1) * self._overhead[label] for label in field_)
-        fixed += third * max(self._overhead.values())
-        left = self._limit - self.seconds - fixed
-        affordable = (1 - _FINAL_SHARE) * left / per_step
-        if dearest[0] * affordable > _FINAL_SHARE * left:  # a final run must fit
-            affordable = _FINAL_SHARE * left / dearest[0]
-        return max(2 * _LAP_STEPS, min(self._most_steps, int(affordable)))
+        dearest = sorted(field_, key=lambda label: self._seconds_of(label, steps))[-math.ceil(len(field_) / _GROWTH) :]
+        first, *longer = round_steps(steps)
+        trials = sum(self._seconds_of(label, first) for label in field_)
+        trials += sum((rates[label] - 1) * self._seconds_of(label, first) for label in dearest)
+        trials += sum(self._seconds_of(label, length) for length in longer for label in dearest)
+        return trials + self._seconds_of(dearest[-1], steps)
 
-    def _round(
-        self, field_: Sequence[Entrant], steps: float, keep: Callable[[dict[Entrant, float]], list[Entrant]]
-    ) -> list[Entrant]:
-        return keep(self._scored(field_, max(_LAP_STEPS, math.ceil(steps))))
-
-    def _scored(self, field_: Sequence[Entrant], steps: int) -> dict[Entrant, float]:
-        """Train these for ``steps``; those that time allows, the first at least."""
+    def _scored(self, field_: Sequence[Entrant], steps: int, *, first_at_least: bool = True) -> dict[Entrant, float]:
+        """Train these for ``steps``; those that time allows and, unless told otherwise, the first in any case."""
         scores: dict[Entrant, float] = {}
         for entrant in field_:
             reserve = self._estimate(entrant, steps)
-            if scores and self.seconds + self._estimate(entrant, steps) + reserve > self._limit:
+            if (scores or not first_at_least) and self.seconds + self._estimate(entrant, steps) + reserve > self._limit:
                 continue
             record, seconds = self._timed(entrant.trial(steps, self.seeds[0]))
             score = selection_score(record)
             self.tried.append(Tried(entrant.label, entrant.rate, steps, score, seconds, record.name))
             scores[entrant] = -math.inf if score is None else score
-        if all(score == -math.inf for score in scores.values()):
+        if first_at_least and all(score == -math.inf for score in scores.values()):
             raise ConfigError("Every trial of a round failed: see the study's records, and try other methods or rates.")
         return scores
 
@@ -243,35 +250,46 @@ class Race:
     def _timed(self, run: RunConfig) -> tuple[Record, float]:
         began = self.clock()
         _, (record,) = self.do([run])
-        cost = record.cost  # of a run that a former call has done, the clock here says nothing
-        known = sum(part or 0.0 for part in (cost.load_seconds, cost.train_seconds, cost.eval_seconds))
-        seconds = max(self.clock() - began, known)
+        took, known = self.clock() - began, _known(record)
+        seconds = known if took < known / 10 else took  # of a run that a former call has done, the clock says nothing
         _write_spent(self.folder, self.seconds)
         return record, seconds
 
     def _estimate(self, entrant: Entrant, steps: int) -> float:
-        return self._overhead[entrant.label] + steps * self._step_seconds[entrant.label]
+        return self._seconds_of(entrant.label, steps)
+
+    def _seconds_of(self, label: str, steps: int) -> float:
+        return self._overhead[label] + steps * self._step_seconds[label]
 
     def _defaults(self) -> list[Entrant]:
         return list({entrant.label: entrant for entrant in reversed(self.entrants)}.values())[::-1]
 
-    def _every_rate(self, field_: Sequence[str]) -> list[Entrant]:
-        """Every method's default first, so that none is left without a trial when time runs short."""
-        started = [entrant for entrant in self.entrants if entrant.label in field_]
-        defaults = [entrant for entrant in self._defaults() if entrant.label in field_]
-        return defaults + [entrant for entrant in started if entrant not in defaults]
 
-    @staticmethod
-    def _best_of_each(scores: dict[Entrant, float]) -> list[Entrant]:
-        best: dict[str, Entrant] = {}
-        for entrant, score in scores.items():
-            if entrant.label not in best or score > scores[best[entrant.label]]:
-                best[entrant.label] = entrant
-        return sorted(best.values(), key=lambda entrant: -scores[entrant])
+def round_steps(steps: int) -> tuple[int, ...]:
+    """Steps of each round's trials in a race to ``steps``: (34, 100, 300) to 300, and (50,) to 50."""
+    lengths = [steps]
+    while (shorter := math.ceil(lengths[0] / _GROWTH)) >= max(_FEWEST_STEPS, math.ceil(steps * _FIRST_SHARE)):
+        lengths.insert(0, shorter)
+    return tuple(lengths)
 
-    @staticmethod
-    def _better_third(scores: dict[Entrant, float]) -> list[Entrant]:
-        return sorted(scores, key=lambda entrant: -scores[entrant])[: math.ceil(len(scores) / _GROWTH)]
+
+def _best_of_each(scores: dict[Entrant, float]) -> list[Entrant]:
+    """Every method at its best rate, the best first."""
+    best: dict[str, Entrant] = {}
+    for entrant, score in scores.items():
+        if entrant.label not in best or score > scores[best[entrant.label]]:
+            best[entrant.label] = entrant
+    return sorted(best.values(), key=lambda entrant: -scores[entrant])
+
+
+def _better_third(scores: dict[Entrant, float]) -> list[Entrant]:
+    return sorted(scores, key=lambda entrant: -scores[entrant])[: math.ceil(len(scores) / _GROWTH)]
+
+
+def _known(record: Record) -> float:
+    """Seconds that the run itself has noted."""
+    cost = record.cost
+    return sum(part or 0.0 for part in (cost.load_seconds, cost.train_seconds, cost.eval_seconds))
 
 
 def _read_spent(folder: Path) -> float:
