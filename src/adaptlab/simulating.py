@@ -221,10 +221,14 @@ def _flops(
 @contextmanager
 def _weightless(machine: Machine | None) -> Iterator[_Ledger]:
     """While active, tensors have shapes and no numbers, and the ledger tells what they would hold and take."""
-    real, ledger = torch.from_numpy, _Ledger(machine)
+    real, drawn, ledger = torch.from_numpy, torch.rand, _Ledger(machine)
 
     def from_numpy(array: NDArray[Any]) -> Tensor:
         return torch.zeros(array.shape, dtype=real(array).dtype)
+
+    def rand(*size: Any, **how: Any) -> Tensor:
+        """One number decides whether a layer takes part in a step (LoHa, LoKr): it does."""
+        return torch.tensor([1.0]) if size == (1,) and not how else drawn(*size, **how)
 
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -235,6 +239,9 @@ def _weightless(machine: Machine | None) -> Iterator[_Ledger]:
         stack.enter_context(
             mock.patch.object(Tensor, "pin_memory", lambda tensor, *_: tensor)
         )  # fake ones have no such
+        stack.enter_context(mock.patch.object(torch, "rand", rand))
+        # It draws until all numbers are within the bounds, and there are no numbers.
+        stack.enter_context(mock.patch.object(nn.init, "trunc_normal_", lambda tensor, *_, **__: tensor))
         yield stack.enter_context(ledger)
 
 

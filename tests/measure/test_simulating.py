@@ -98,7 +98,11 @@ def test_micro_batches_hold_less_and_take_as_long(simulated: Callable[..., Simul
     assert parts.step_seconds[16, 64] > 0.9 * whole.step_seconds[16, 64]
 
 
-@pytest.mark.parametrize("name", ["oft", "fourierft", "dora", "adalora", "pissa", "prefix-tuning", "parallel-adapter"])
+@pytest.mark.parametrize(
+    "name",
+    ["oft", "fourierft", "dora", "adalora", "pissa", "prefix-tuning", "parallel-adapter", "houlsby-adapter", "loha",
+     "lokr"],
+)  # fmt: skip
 def test_methods_of_every_kind_can_be_simulated(simulated: Callable[..., Simulated], name: str) -> None:
     if name not in methods:
         pytest.skip(f"there is no method {name} yet")
