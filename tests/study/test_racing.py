@@ -103,6 +103,14 @@ def test_the_report_rows_are_for_the_final_runs_alone(tmp_path: Path) -> None:
     assert track.done[-len(reported) :] == reported
 
 
+def test_the_winner_is_trained_for_as_long_as_what_is_left_allows(tmp_path: Path) -> None:
+    track = Track()
+    choice = race(track, tmp_path, 150).run()
+    final = next(run for run in track.done if run.report)
+    assert max(tried.steps for tried in choice.tried) < (final.training.steps or 0) <= 300
+    assert choice.seconds <= 150
+
+
 def test_what_fails_is_left_out_and_said(tmp_path: Path) -> None:
     track = Track(failing="full")
     choice = race(track, tmp_path, 1000).run()

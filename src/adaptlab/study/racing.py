@@ -1,9 +1,10 @@
 """A race of methods within a budget of seconds: which adapts this model to this task best?
 
 Every method starts at its default learning rate; the better third goes on, at other rates too. Then the trials train
-longer and fewer go on (successive halving, arXiv 1502.07943), until one is left. It is trained anew with several seeds,
-and only then are the report rows looked at. All seconds count: loading, evaluation, failures, what an interrupted call
-of before has spent. No trial is too short to tell methods apart: where time or data are short, there are fewer rounds.
+longer and fewer go on (successive halving, arXiv 1502.07943), until one is left. It is trained anew, as long as what is
+left allows, with several seeds if there is time, and only then are the report rows looked at. All seconds count:
+loading, evaluation, failures, what an interrupted call of before has spent. No trial is too short to tell methods
+apart: where time or data are short, there are fewer rounds.
 
 Three biases to know: a short round favours what learns fast at high rates, a method whose default rate does not suit
 the task may go before another is tried, and methods are compared on one seed until the end. Methods whose trial of the
@@ -169,7 +170,7 @@ class Race:
             if len(go_on) > 1 or length == longer[0]:
                 alike = scores = self._scored(go_on, length)
         winner = max(scores, key=lambda entrant: scores[entrant])
-        records = self._final(winner, steps)
+        records = self._final(winner, max(steps, self._steps_left_for(winner)))
         return Choice(
             winner.label, winner.rate, records, self._tied(winner, alike, records), self.tried, self.left_out,
             self.seconds, self.budget_seconds,
@@ -233,6 +234,11 @@ class Race:
         if first_at_least and all(score == -math.inf for score in scores.values()):
             raise ConfigError("Every trial of a round failed: see the study's records, and try other methods or rates.")
         return scores
+
+    def _steps_left_for(self, winner: Entrant) -> int:
+        """Steps of the winner's run that what is left allows, up to a whole run's: one long run before short ones."""
+        left = 0.9 * (self._limit - self.seconds) - self._overhead[winner.label]
+        return max(0, min(self._most_steps, math.floor(left / max(self._step_seconds[winner.label], 1e-9))))
 
     def _final(self, winner: Entrant, steps: int) -> list[Record]:
         records: list[Record] = []
