@@ -29,12 +29,13 @@ def main() -> None:
     given = parser.parse_args()
     spent: list[float] = []
     experiment.training_flops = timed(costing.training_flops, spent)  # type: ignore[attr-defined]
+    study = adaptlab.study_of(
+        model="minilm", task="stdlib-docs", methods=given.methods.split(","), seeds=given.seeds,
+        train_examples=given.train_examples, epochs=given.epochs, execution={"threads": 1, "keep_weights": "none"},
+    )  # fmt: skip
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        result = adaptlab.compare(
-            model="minilm", task="stdlib-docs", methods=given.methods.split(","), seeds=given.seeds, threads=1,
-            train_examples=given.train_examples, epochs=given.epochs, keep_weights="none", out=folder,
-        )  # fmt: skip
+        result = adaptlab.compare(study, out=folder)
     whole = time.process_time() - began
     print(f"{processor_name()}; {len(result.records)} runs of {given.train_examples} rows, {given.epochs:g} epochs")
     print(
