@@ -220,7 +220,7 @@ def page(outcomes: list[Outcome], given: argparse.Namespace) -> Iterator[str]:
     yield ""
     yield (
         f"{processor_name()}, one thread, torch {torch.__version__}. The sizes are small, so that all of it takes less "
-        f"than half an hour: {given.train_examples} training rows, {given.epochs:g} epochs of batches of "
+        f"than an hour: {given.train_examples} training rows, {given.epochs:g} epochs of batches of "
         f"{given.batch_size}, {given.select_examples} selection rows, {given.eval_examples} report rows of each task. "
         "What holds here need not hold for trainings a hundred times as long."
     )

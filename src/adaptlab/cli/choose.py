@@ -67,7 +67,7 @@ def choose(
 ) -> None:
     """Find the method that suits a model and a task, within a budget, and hand over the adapted model.
 
-    Methods race at several learning rates, in rounds that get longer while fewer go on; the winner is trained with
+    Methods race, the better ones at several learning rates and for longer; the winner is trained with
     several seeds and tested on rows that nothing looked at before.
     """
     given = {key: value for key, value in locals().items() if value is not None}
