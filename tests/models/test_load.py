@@ -216,6 +216,25 @@ class TestFreshModel:
         assert model.get_parameter(shared) is model.get_parameter(used)
 
 
+def numbers_of_modules(model: nn.Module) -> dict[str, float]:
+    """Plain numbers that modules hold, such as rates of dropout, by their path."""
+    return {
+        f"{path}.{name}": value
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, float)
+    }
+
+
+@every_family
+def test_the_skeleton_draws_the_dropout_that_the_loaded_model_draws(
+    family: str, load: Callable[..., Base], copied: Callable[[str], Path]
+) -> None:
+    """Without its attention's, kernels keep less in memory."""
+    model, _ = skeleton(ModelConfig(id=str(copied(family))), num_labels=3)
+    assert numbers_of_modules(model) == numbers_of_modules(load(family, num_labels=3).model)
+
+
 @every_family
 def test_the_skeleton_has_the_loaded_model_s_layout(
     family: str, load: Callable[..., Base], copied: Callable[[str], Path]

@@ -152,6 +152,7 @@ def skeleton(
     missing = _missing_by_name(model, config)
     if config.quantize != "none":
         quantize.as_linears(model, quantize.quantised_layers(model, describe(model, missing)))
+    _switch_off_attention_dropout(model)
     model.requires_grad_(False).eval()
     return model, describe(model, missing)
 
