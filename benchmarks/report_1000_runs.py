@@ -1,6 +1,6 @@
 """How long the report of a thousand runs takes, part by part, and how large its page is.
 
-    python benchmarks/report_1000_runs.py [--runs 1000] [--profile]
+    python benchmarks/report_1000_runs.py [--runs 1000] [--browser] [--profile]
 
 Synthetic records as real ones are laid out (20 methods x 5 tasks x 10 seeds, 400 answers and a curve each), with ten
 damaged, old-schema or half-written ones among them. The whole is `adaptlab report` in a process of its own, start and
@@ -14,6 +14,8 @@ import argparse
 import cProfile
 import pstats
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -63,10 +65,40 @@ def whole(study: Path) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+#: Moves a slider to a position and waits until the page has been painted anew; milliseconds.
+_SLIDE = """async (position) => {
+  const slider = document.querySelector("input[type=range]"), began = performance.now();
+  slider.value = position;
+  slider.dispatchEvent(new Event("input", {bubbles: true}));
+  await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  return performance.now() - began;
+}"""
+
+
+def in_browser(path: Path) -> str:
+    """How soon the page is there in Chromium, and how soon it follows a slider."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        began = time.perf_counter()
+        page.goto(path.as_uri())
+        page.wait_for_selector("input[type=range]")
+        there = time.perf_counter() - began
+        slides = [float(page.evaluate(_SLIDE, position)) for position in range(999, 0, -50)]
+        browser.close()
+    return (
+        f"In Chromium it is there after {there:.1f} s, and follows a slider in {statistics.median(slides):.0f} ms "
+        f"(the slowest of {len(slides)}: {max(slides):.0f} ms)."
+    )
+
+
 def main() -> None:
     """Print a table of seconds, then the whole report's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--browser", action="store_true", help="also how soon the page answers in Chromium")
     parser.add_argument("--profile", action="store_true", help="also the fifteen costliest functions")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -89,6 +121,8 @@ def main() -> None:
         print(f"\n{len(selection.rows):,} runs, {pairs:,} pairs tested, {unusable} files named as unusable.")
         page_mb, summary_mb = (path.stat().st_size / 1e6 for path in (paths.page, paths.summary))
         print(f"The page has {page_mb:.1f} MB, summary.json {summary_mb:.1f} MB.")
+        if given.browser:
+            print(in_browser(paths.page))
         if given.profile:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(15)
 
