@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from io import StringIO
 
 import pytest
+from rich.live import Live
 
 from adaptlab.cli.output import Output
 from adaptlab.cli.progress import Tally, duration, planning, progress
@@ -133,3 +137,25 @@ def test_a_plan_that_takes_long_says_how_far_it_is(capsys: pytest.CaptureFixture
         tell("lora", 0, 1)
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "[2/5] next: lora-r4\n[4/5] next: lora-r16\n")
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("begin", [progress, planning])
+def test_ctrl_c_while_the_bar_begins_shows_the_cursor_again(
+    begin: Callable[[Output], AbstractContextManager[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(display: Live) -> None:
+        raise KeyboardInterrupt
+
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(Live, "refresh", interrupted)
+    with pytest.raises(KeyboardInterrupt), begin(Output()):
+        pass
+    written = terminal.getvalue()
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")

@@ -96,20 +96,8 @@ def test_trials_never_look_at_the_report_rows(
 def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(tuned: StudyConfig, tmp_path: Path) -> None:
     peaceful = adaptlab.compare(tuned, out=tmp_path / "peaceful")
 
-    class CrashError(Exception):
-        pass
-
     for survive in (1, 3, 2):
-        ended = []
-
-        def crash(event: Event, ended: list[Event] = ended, survive: int = survive) -> None:
-            if isinstance(event, RunEnded):
-                ended.append(event)
-                if len(ended) == survive:
-                    raise CrashError
-
-        with pytest.raises(CrashError):
-            adaptlab.compare(tuned, out=tmp_path / "crashed", listener=crash)
+        crashed_after(survive, tuned, tmp_path / "crashed")
     crashed = adaptlab.compare(tuned, out=tmp_path / "crashed")
     assert [r.name for r in crashed.records] == [r.name for r in peaceful.records]
     assert [r.metrics for r in crashed.records] == [r.metrics for r in peaceful.records]
@@ -147,20 +135,8 @@ def test_a_pruned_search_goes_on_after_a_crash_as_if_there_had_been_none(tuned: 
     study = tuned.model_copy(update={"pruner": "halving", "methods": tuned.methods[1:], "tune": 4, "steps": (9,)})
     peaceful = adaptlab.compare(study, out=tmp_path / "peaceful")
 
-    class CrashError(Exception):
-        pass
-
     for survive in (1, 3):
-        ended = []
-
-        def crash(event: Event, ended: list[Event] = ended, survive: int = survive) -> None:
-            if isinstance(event, RunEnded):
-                ended.append(event)
-                if len(ended) == survive:
-                    raise CrashError
-
-        with pytest.raises(CrashError):
-            adaptlab.compare(study, out=tmp_path / "crashed", listener=crash)
+        crashed_after(survive, study, tmp_path / "crashed")
     crashed = adaptlab.compare(study, out=tmp_path / "crashed")
     assert [r.name for r in crashed.records] == [r.name for r in peaceful.records]
     parts = [r.tuning and r.tuning.model_copy(update={"train_seconds": None}) for r in crashed.records]
@@ -176,6 +152,24 @@ def test_trials_are_no_method_of_the_report(tuned: StudyConfig, tmp_path: Path) 
     result = adaptlab.compare(tuned, out=tmp_path / "study")
     table = (result.folder / "report" / "results.csv").read_text().splitlines()
     assert len(table) == 1 + 4  # a header, and a line for each seed of each method
+
+
+def crashed_after(runs: int, study: StudyConfig, out: Path) -> None:
+    """Have ``study`` crash in ``out`` when so many of its runs have ended."""
+
+    class CrashError(Exception):
+        pass
+
+    ended: list[Event] = []
+
+    def crash(event: Event) -> None:
+        if isinstance(event, RunEnded):
+            ended.append(event)
+            if len(ended) == runs:
+                raise CrashError
+
+    with pytest.raises(CrashError):
+        adaptlab.compare(study, out=out, listener=crash)
 
 
 def trials_of(folder: Path) -> list[Record]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,6 +83,15 @@ class Output:
         """A line of the result that another program may read: never wrapped, never styled."""
         if not self.json:
             print(text)
+
+
+@contextmanager
+def cursor_restored(console: Console) -> Iterator[None]:
+    """Around a live display of rich's, which leaves the cursor hidden when Ctrl-C comes while it begins."""
+    try:
+        yield
+    finally:
+        console.show_cursor(True)
 
 
 def stdout_console() -> Console:

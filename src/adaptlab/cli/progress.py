@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from adaptlab.cli.output import Output
+from adaptlab.cli.output import Output, cursor_restored
 from adaptlab.runs.record import Record
 from adaptlab.study.events import Event, Listener, RunEnded, RunsPacked, RunStarted, StepDone, StudyStarted
 
@@ -86,12 +86,9 @@ def planning(output: Output, clock: Callable[[], float] = time.monotonic) -> Ite
         from rich.progress import Progress
 
         console = Console(stderr=True, highlight=False, markup=False)
-        try:
-            with Progress(console=console, transient=True) as bars:
-                bar = bars.add_task("reading data and model", total=None)
-                yield lambda method, done, of: bars.update(bar, description=method, completed=done, total=of)
-        finally:
-            console.show_cursor(True)
+        with cursor_restored(console), Progress(console=console, transient=True) as bars:
+            bar = bars.add_task("reading data and model", total=None)
+            yield lambda method, done, of: bars.update(bar, description=method, completed=done, total=of)
     else:
         said = clock()
 
@@ -135,35 +132,32 @@ def _live() -> Iterator[Listener]:
         BarColumn(bar_width=20),
         TextColumn("{task.fields[rest]}"),
     )
-    try:
-        with Progress(*columns, console=console, transient=True) as bars:
-            study = bars.add_task("reading data and model", total=None, rest="")
-            run = bars.add_task("loading", total=None, rest="", visible=False)
+    with cursor_restored(console), Progress(*columns, console=console, transient=True) as bars:
+        study = bars.add_task("reading data and model", total=None, rest="")
+        run = bars.add_task("loading", total=None, rest="", visible=False)
 
-            def listen(event: Event) -> None:
-                tally.update(event)
-                match event:
-                    case StudyStarted():
-                        console.print(_opening(event))
-                        bars.update(run, visible=bool(event.names))
-                    case RunsPacked():
-                        for line in _packed(event):
-                            console.print(line, soft_wrap=True)
-                    case RunStarted():
-                        rest = f"step {event.from_step}/{event.total_steps}"
-                        bars.reset(
-                            run, description=event.name, total=event.total_steps, completed=event.from_step, rest=rest
-                        )
-                    case StepDone():
-                        _show_step(bars, run, event)
-                    case RunEnded():
-                        console.print(f"{event.name}: {_brief(event.record)}", soft_wrap=True)
-                        bars.reset(run, description="loading", total=None, rest="")
-                _show_study(bars, study, tally)
+        def listen(event: Event) -> None:
+            tally.update(event)
+            match event:
+                case StudyStarted():
+                    console.print(_opening(event))
+                    bars.update(run, visible=bool(event.names))
+                case RunsPacked():
+                    for line in _packed(event):
+                        console.print(line, soft_wrap=True)
+                case RunStarted():
+                    rest = f"step {event.from_step}/{event.total_steps}"
+                    bars.reset(
+                        run, description=event.name, total=event.total_steps, completed=event.from_step, rest=rest
+                    )
+                case StepDone():
+                    _show_step(bars, run, event)
+                case RunEnded():
+                    console.print(f"{event.name}: {_brief(event.record)}", soft_wrap=True)
+                    bars.reset(run, description="loading", total=None, rest="")
+            _show_study(bars, study, tally)
 
-            yield listen
-    finally:
-        console.show_cursor(True)  # rich leaves it hidden when Ctrl-C comes while the display begins
+        yield listen
 
 
 def _show_step(bars: Progress, run: TaskID, event: StepDone) -> None:

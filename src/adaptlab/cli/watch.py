@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adaptlab.cli.output import Json, LogLevel, Output, Quiet, stdout_console
+from adaptlab.cli.output import Json, LogLevel, Output, Quiet, cursor_restored, stdout_console
 from adaptlab.cli.progress import counted, duration
 from adaptlab.cli.report import StudyDir
 
@@ -49,15 +49,13 @@ def watch(
 
     console = stdout_console()
     try:
-        with Live(shown(study.name, standing), console=console, auto_refresh=False) as live:
+        with cursor_restored(console), Live(shown(study.name, standing), console=console, auto_refresh=False) as live:
             while not standing.over:
                 time.sleep(interval)
                 standing = watcher.look()
                 live.update(shown(study.name, standing), refresh=True)
     except KeyboardInterrupt:  # the way to leave
         return
-    finally:
-        console.show_cursor(True)  # rich leaves it hidden when Ctrl-C comes while the display begins
 
 
 def _planned(folder: Path) -> int:
