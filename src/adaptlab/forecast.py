@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
@@ -20,6 +18,7 @@ from adaptlab.config import ExecutionConfig, ModelConfig, RunConfig
 from adaptlab.costing import pass_key
 from adaptlab.measure.environment import environment, processor_name
 from adaptlab.measure.machine import Machine, calibrated
+from adaptlab.measure.memory import available_bytes
 from adaptlab.methods import registry as methods
 from adaptlab.models import quantize
 from adaptlab.models._base import Layout
@@ -79,19 +78,6 @@ def this_machine(device: str) -> Machine:
     name = processor_name() if device == "cpu" else torch.cuda.get_device_name()
     where = environment(device=device, device_name=name, threads=torch.get_num_threads())
     return calibrated(device, where.fingerprint, cache_folder())
-
-
-def available_bytes(device: str) -> int:
-    """Memory that a new process could take: of the GPU, or of this machine within its control group's limit."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
 
 
 class Forecaster:

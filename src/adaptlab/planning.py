@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -224,11 +223,9 @@ def run_bytes(run: RunConfig, data: TaskData | None) -> int:
 
 def free_bytes(device: str) -> int:
     """What a group may add to the base's memory. Half of what is free: the rest is the base's, and the allocator's."""
-    if device == "cuda":
-        import torch
+    from adaptlab.measure.memory import available_bytes
 
-        return torch.cuda.mem_get_info()[0] // 2
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available_bytes(device) // 2
 
 
 def _rows_key(run: RunConfig) -> str:

@@ -18,6 +18,21 @@ import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _SAMPLE_SECONDS = 0.001
+#: Where Linux tells the memory that a container or job may take.
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes(device: str) -> int:
+    """Memory that a new process could take: of the GPU, or of this machine within its control group's limit."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = (_CONTROL_GROUP / "memory.max").read_text(encoding="ascii").strip()
+        used = int((_CONTROL_GROUP / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - used))
 
 
 def give_back() -> None:
