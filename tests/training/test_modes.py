@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from adaptlab.methods import registry
+from adaptlab.training.dropout import KeyedDropout
 from adaptlab.training.modes import Modes
+from tests.training.conftest import TinyRun
+
+WITH_DROPOUT = [
+    (method.name, option)
+    for method in registry.all()
+    if method.trains and not method.generic
+    for option in method.Config.model_fields
+    if option.endswith("dropout")
+]
 
 
 class Layer(nn.Module):
@@ -45,3 +58,22 @@ def test_numbers_that_layers_share_train_from_the_first_layer_on(scaled: tuple[b
     assert all(not layer.linear.training for layer, trains in zip(model.layers, scaled, strict=True) if not trains)
     modes.eval()
     assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(("method", "option"), WITH_DROPOUT)
+def test_a_method_s_own_dropout_is_drawn_in_every_layer_from_the_lowest_on(
+    tiny_run: Callable[..., TinyRun], method: str, option: str
+) -> None:
+    run = tiny_run(method, options={option: 0.5}, steps=1, eval_every=1)
+    dropped: dict[str, bool] = {}
+    for name, module in run.member.attached.model.named_modules():
+        if isinstance(module, KeyedDropout) and module.p == 0.5:
+            dropped[name] = False
+
+            def look(_: nn.Module, args: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+                dropped[name] |= bool((output == 0).any())
+
+            module.register_forward_hook(look)
+    run.go()
+    assert len(dropped) >= 4  # query and value of two blocks
+    assert all(dropped.values()), dropped

@@ -1,7 +1,9 @@
 """Which modules are in training mode: nothing trained, nothing random.
 
 Modules that finish before the first trained one starts compute the same thing in every step if they draw no dropout;
-so they run in eval mode. The order is the order of execution, seen in one forward pass, whatever the architecture.
+so they run in eval mode. The order is the order of execution, seen in one forward pass, whatever the architecture. A
+layer that an adapter is built around starts as a whole: what the adapter drops of its input is its own. A module that
+the pass did not call (some are not, outside training) trains.
 """
 
 from __future__ import annotations
@@ -69,11 +71,14 @@ def _modules_before_first_trained(model: nn.Module, inputs: Mapping[str, Tensor]
         for child in parent.children():
             parents.setdefault(child, []).append(parent)
     first = min((_entry(owner, entries, parents) for owner in _owners_of_trained(model)), default=len(entries) * 2)
-    return tuple(module for module in model.modules() if exits.get(module, -1) < first)
+    return tuple(module for module in model.modules() if module in exits and exits[module] < first)
 
 
 def _owners_of_trained(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+    """The modules that hold what is trained; of PEFT's layers, which keep the layer they adapt, the whole."""
+    owners = [m for m in model.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+    adapted = [m for m in model.modules() if "base_layer" in dict(m.named_children())]
+    return owners + [m for m in adapted if any(p.requires_grad for p in m.parameters())]
 
 
 def _entry(
