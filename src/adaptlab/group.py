@@ -131,7 +131,7 @@ def _fuse(stages: Sequence[Stage], base: Base, workshop: Workshop) -> Fused:
         shared,
         [stage.member for stage in stages],
         [stage.clock for stage in stages],
-        base.layout.blocks,
+        base.layout,
         precision=first.precision,
         micro_batch_size=workshop.execution.micro_batch_size,
         functional=calls_functional_dropout(shared),

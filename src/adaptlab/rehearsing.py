@@ -21,6 +21,7 @@ from adaptlab.readouts import Readout
 from adaptlab.tokens_ahead import Portion
 from adaptlab.training.batches import Batch, BatchPlan, BatchRows
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
+from adaptlab.training.first_tokens import FirstTokens
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
 from adaptlab.training.objectives import Objective
@@ -52,6 +53,7 @@ class Rehearsal:
         self._precision, self._readout, self._attached = precision, readout, attached
         self._clock = DropoutClock()
         key_dropout(attached.model, layout.blocks, self._clock)
+        FirstTokens(bare(attached.model), layout, [self._clock])
         with precision.autocast():
             modes = Modes(attached.model, self._collate(portion.rows, portion.batch.rows[:1], portion.shape[1]).inputs)
         self._objective = _Sized(readout.objective())

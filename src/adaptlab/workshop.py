@@ -34,6 +34,7 @@ from adaptlab.training.batches import Batch, BatchPlan
 from adaptlab.training.budget import text_bytes
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, find_shared, key_dropout
 from adaptlab.training.encode import Encoded
+from adaptlab.training.first_tokens import FirstTokens
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
 from adaptlab.training.outputs import Room, Store
@@ -222,6 +223,7 @@ def set_up(run: ResolvedRun, base: Base, workshop: Workshop) -> Stage:
     precision.prepare(attached, {} if attached.method.placement == "base" else workshop.casts)
     clock = DropoutClock()
     key_dropout(attached.model, base.layout.blocks, clock)
+    FirstTokens(bare(attached.model), base.layout, [clock])
     if workshop.execution.gradient_checkpointing:
         _recompute(attached, base, clock)
     if workshop.shards:

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
-from adaptlab.engines.fused import Fused
+from adaptlab.engines.fused import Fused, bare
 from adaptlab.engines.passing import Passing
 from adaptlab.engines.solo import Solo
 from adaptlab.models.load import Base, fresh_model
 from adaptlab.training.batches import BatchPlan, collate
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
 from adaptlab.training.encode import Encoded
+from adaptlab.training.first_tokens import FirstTokens
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
 from adaptlab.training.objectives.supervised import Supervised
@@ -97,9 +98,7 @@ def group_of(tiny_base: Callable[..., Base]) -> Callable[..., Group]:
             return Group(members, [Solo(precision, clock, functional=functional, **settings) for clock in clocks])
         trunk = fresh_model(base, share=True)
         precision.prepare_model(trunk, base.layout.head_modules, casts)
-        engine = Fused(
-            trunk, members, clocks, base.layout.blocks, precision=precision, functional=functional, **settings
-        )
+        engine = Fused(trunk, members, clocks, base.layout, precision=precision, functional=functional, **settings)
         torch.manual_seed(999)  # nothing below may depend on torch's own generator
         return Group(members, [engine])
 
@@ -120,6 +119,7 @@ def _member(base: Base, spec: Spec, precision: Precision, casts: CastCache, step
     attached = attach(base, config)
     precision.prepare(attached, casts)
     key_dropout(attached.model, base.layout.blocks, clock)
+    FirstTokens(bare(attached.model), base.layout, [clock])
     plan = BatchPlan(data.lengths, config.training.batch_size)
     sample = collate(data, plan.batch(0, spec.seed).rows[:1], 20, pad_id=base.tokenizer.pad_token_id)
     with precision.autocast():

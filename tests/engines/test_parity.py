@@ -42,7 +42,15 @@ PREFIXES = (
     Spec("prefix-tuning", 1, {"init_weights": "zero"}, learning_rate=3e-2),
     Spec("prefix-tuning", 2, {"prefix_projection": True, "encoder_hidden_size": 7}),
 )
-GROUPS = {"layers": MIXED, "prompts": PROMPTS, "prefixes": PREFIXES}
+#: Every way in which dropout is drawn, in all linears: behind the last attention too, where heads need one token alone.
+EVERYWHERE = (
+    Spec("lora", 0, {"lora_dropout": 0.2}, targets="all-linear"),
+    Spec("lora", 1, {"lora_dropout": 0.1}, targets="all-linear"),
+    Spec("dora", 0, {"lora_dropout": 0.1}, targets="all-linear"),
+    Spec("dora", 1, {"lora_dropout": 0.1}, targets="all-linear"),
+    Spec("miss", 2, {"miss_dropout": 0.1}, targets="all-linear"),
+)
+GROUPS = {"layers": MIXED, "everywhere": EVERYWHERE, "prompts": PROMPTS, "prefixes": PREFIXES}
 OWN_OPTIONS = {"miss": {"miss_dropout": 0.1}, "vera": {"vera_dropout": 0.1}, "dora": {"lora_dropout": 0.1}}
 
 
@@ -202,3 +210,11 @@ def test_lora_is_one_product_and_traceable_layers_are_stacked(group_of: Build) -
     assert servers[2] == servers[4] == {Stacked}
     queries = [s for s in sites if type(s._servers[0]) is LoraProducts]
     assert all(s._servers[2].traceable and not s._servers[4].traceable for s in queries)
+
+
+def test_dropout_of_stacked_layers_is_each_run_s_where_one_token_is_left(group_of: Build) -> None:
+    group = group_of([spec for spec in EVERYWHERE if spec.method == "dora"], fused=True, steps=1)
+    group.train(1)
+    blocks = group.members[0].attached.layout.blocks
+    last = group.engines[0]._trunk.model.get_submodule(blocks[-1])  # type: ignore[attr-defined]
+    assert [s._servers[0].traceable for s in last.modules() if isinstance(s, Site)] == [True] * 6  # else slice by slice

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from adaptlab.config import MethodConfig, ModelConfig, RunConfig, TaskConfig, TrainingConfig
+from adaptlab.engines.fused import bare
 from adaptlab.engines.solo import Solo
 from adaptlab.evaluation import classify
 from adaptlab.models.load import Base, load_base
 from adaptlab.training.batches import BatchPlan, collate
 from adaptlab.training.dropout import DropoutClock, calls_functional_dropout, key_dropout
 from adaptlab.training.encode import Encoded
+from adaptlab.training.first_tokens import FirstTokens
 from adaptlab.training.loop import Hooks, train
 from adaptlab.training.member import Member
 from adaptlab.training.modes import Modes
@@ -103,13 +105,15 @@ def tiny_run(tiny_base: Callable[..., Base]) -> Callable[..., TinyRun]:
         micro: int | None = None,
         options: dict[str, Any] | None = None,
         rows: int = 48,
+        all_tokens: bool = False,
+        targets: str | None = None,
         **training: Any,
     ) -> TinyRun:
         settings = {"steps": 12, "batch_size": 8, "eval_every": 6, "learning_rate": 1e-2, "dtype": dtype, **training}
         config = RunConfig(
             model=ModelConfig(id="tiny"),
             task=TaskConfig(name="tiny"),
-            method=MethodConfig(name=method, options=options or {}),
+            method=MethodConfig(name=method, options=options or {}, targets=targets),
             training=TrainingConfig(**settings),
             seed=seed,
         )
@@ -118,6 +122,8 @@ def tiny_run(tiny_base: Callable[..., Base]) -> Callable[..., TinyRun]:
         attached = attach(base, config)
         precision.prepare(attached, {})
         key_dropout(attached.model, base.layout.blocks, clock)
+        if not all_tokens:
+            FirstTokens(bare(attached.model), base.layout, [clock])
         plan = BatchPlan(data.lengths, config.training.batch_size)
         sample = collate(data, plan.batch(0, seed).rows[:1], 20, pad_id=0)
         with precision.autocast():

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from adaptlab.engines.layers import Lanes
 from adaptlab.engines.passing import Passing
 from adaptlab.engines.trunk import Trunk
+from adaptlab.models._base import Layout
 from adaptlab.training.batches import Batch
 from adaptlab.training.dropout import DropoutClock, functional_dropout, key_dropout
+from adaptlab.training.first_tokens import FirstTokens
 from adaptlab.training.member import Member
 from adaptlab.training.words import read
 
@@ -31,7 +33,7 @@ class Fused(Passing):
         base: a copy of the base for this engine alone, prepared as the members' models are.
         members: the group, in the order of the lanes.
         clocks: the dropout clock of each member's own model.
-        blocks: names of the base's transformer blocks.
+        layout: the base's.
 
     Raises:
         ValueError: the members' methods cannot share a pass (:meth:`Method.company`).
@@ -42,7 +44,7 @@ class Fused(Passing):
         base: nn.Module,
         members: Sequence[Member],
         clocks: Sequence[DropoutClock],
-        blocks: Sequence[str],
+        layout: Layout,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -50,7 +52,8 @@ class Fused(Passing):
         self._lanes, self._clock = Lanes(), DropoutClock()
         self._clock.shared = {site for clock in clocks for site in clock.shared}
         self._at_once = len(self._members)
-        key_dropout(base, blocks, self._clock)
+        key_dropout(base, layout.blocks, self._clock)
+        FirstTokens(base, layout, [self._clock, *self._clocks])
         runs = [member.attached for member in members]
         companies = {run.method.company(run.setup.options) for run in runs}
         if len(companies) > 1:

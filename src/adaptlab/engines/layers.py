@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from adaptlab.methods._base import ForAllRows
 from adaptlab.training.dropout import DropoutClock, EnterBlock, KeyedDropout, SharedRowsError, apply_keyed
+from adaptlab.training.first_tokens import FirstTokens
 
 
 class Lanes:
@@ -119,9 +120,10 @@ def after_hooks(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 
 
 def own_hooks(hooks: Mapping[int, Callable[..., Any]]) -> list[Callable[..., Any]]:
-    """Hooks that see a run's rows alone: not those that tell a dropout clock where the pass is, nor those of a method
-    that hangs on the whole model. The shared model has its own of both."""
-    return [h for h in hooks.values() if not isinstance(getattr(h, "__self__", h), (EnterBlock, ForAllRows))]
+    """Hooks that see a run's rows alone: not those that tell a dropout clock where the pass is or leave tokens out, nor
+    those of a method that hangs on the whole model. The shared model has its own of all."""
+    for_all = (EnterBlock, FirstTokens, ForAllRows)
+    return [h for h in hooks.values() if not isinstance(getattr(h, "__self__", h), for_all)]
 
 
 class LoraProducts:

@@ -30,6 +30,7 @@ class Stacked:
         self._tensors = {lane: _tensors(twin) for lane, twin in twins.items()}
         self._lanes, self._clock = lanes, clock
         self._keys: dict[int, Tensor] = {}
+        self._twins = dict(twins)
         self._template = _template(next(iter(twins.values())), self._keys, clock)
         self._tried, self._traceable = False, True
 
@@ -62,6 +63,8 @@ class Stacked:
             each = [self._tensors[lane][name] for lane in lanes]
             same = all(t.data_ptr() == each[0].data_ptr() and not t.requires_grad for t in each)
             tensors[name], axes[name] = (each[0], None) if same else (torch.stack(each), 0)
+        for part, own in zip(self._template.modules(), self._twins[lanes[0]].modules(), strict=True):
+            part.training = own.training  # some layers ask for it before they drop anything
         sites = [m.site for m in self._template.modules() if isinstance(m, _StackedDropout)]
         keys = {site: self._clock.keys(site, self._lanes.places(lanes), x.device) for site in sites}
 
@@ -130,7 +133,7 @@ class _StackedDropout(nn.Module):
         columns = x.shape[-1] if x.ndim > 1 else 1
         count = x.numel() // columns
         first = self._clock.first_of(count)
-        rows = row_numbers(first, first + count, x.device) + self._keys[self.site]
+        rows = row_numbers(first, first + count, x.device, self._clock.spread) + self._keys[self.site]
         keep = hash_grid(rows, columns, self._clock.column_key(self.site)) >= threshold(p)
         return torch.where(keep.view(x.shape), x * (1.0 / (1.0 - p)), 0.0)
 

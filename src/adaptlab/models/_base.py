@@ -64,6 +64,8 @@ class Layout:
             ``("transformer.h.0.attn.c_attn", ...)``. The same modules stand in ``words``.
         tied: groups of layers that share one weight, e.g. the embeddings of T5's encoder and decoder.
         key_values: of every block; ``None`` where blocks differ, or have no attention.
+        tokens_part: the module of the last block behind which tokens go their own ways and the head reads the first of
+            each row alone; empty where that is not known.
         word_head: the module that turns hidden states into logits over the vocabulary; empty for the readout ``head``.
     """
 
@@ -80,6 +82,7 @@ class Layout:
     tied: tuple[tuple[str, ...], ...] = ()
     key_values: KeyValues | None = None
     word_head: str = ""
+    tokens_part: str = ""
 
     def layer(self, name: str) -> Layer:
         """The layer called ``name``; KeyError if there is none."""
@@ -94,7 +97,7 @@ class Layout:
 
     def without_head(self) -> Layout:
         """The same, answering as a language model does."""
-        return replace(self, head=(), head_modules=())
+        return replace(self, head=(), head_modules=(), tokens_part="")
 
     def head_count(self) -> int:
         """Numbers in the head."""

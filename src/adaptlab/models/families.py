@@ -33,6 +33,10 @@ _FUSED_ATTENTION: dict[str, tuple[str, ...]] = {
 _GATES = frozenset({"gate_proj", "wi_0", "w1"})
 #: Gate and input projection in one matrix. ModernBERT's is called ``Wi``.
 _FUSED_GATES = frozenset({"gate_up_proj", "Wi"})
+#: Families whose classifier reads a row's first token, and whose blocks have a module for what follows attention, which
+#: is given attention's output and what is added to it.
+_FIRST_TOKEN = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta", "deberta-v2"})
+_AFTER_ATTENTION = "attention.output"
 _ATTENTION = re.compile(r"att", re.IGNORECASE)
 _CLASSIFIER = re.compile(r"classif|^score$")
 
@@ -65,6 +69,7 @@ def describe(model: nn.Module, missing_keys: Collection[str]) -> Layout:
         tied=_tied(model),
         key_values=_key_values(model, kind),
         word_head=_word_head(model),
+        tokens_part=_tokens_part(model, blocks),
     )
 
 
@@ -243,6 +248,12 @@ def _word_head(model: nn.Module) -> str:
     """The module whose outputs are logits over the vocabulary; empty where there is none."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     return next((name for name, module in model.named_modules() if head is not None and module is head), "")
+
+
+def _tokens_part(model: nn.Module, blocks: tuple[str, ...]) -> str:
+    config: Any = model.config
+    known = config.model_type in _FIRST_TOKEN and model_kind(config) == "encoder"
+    return f"{blocks[-1]}.{_AFTER_ATTENTION}" if known and classifier_modules(model) else ""
 
 
 def _tied(model: nn.Module) -> tuple[tuple[str, ...], ...]:

@@ -63,6 +63,8 @@ class DropoutClock:
         self._runs: list[tuple[int, int, int]] = []  # (seed, rows, first row) of each run's slice
         self._ordinal = 0
         self._scope = 0
+        #: From one row's number to the next one's: above 1 where of each row's tokens the first alone is left.
+        self.spread = 1
 
     def set(self, step: int, runs: Sequence[tuple[int, int, int]]) -> None:
         """``runs``: for every slice of the batch its run's seed, its number of rows, and the index that its first
@@ -73,7 +75,7 @@ class DropoutClock:
 
     def enter(self, scope: int) -> None:
         """A transformer block starts: functional dropouts inside it are numbered from 0 again."""
-        self._scope, self._ordinal = scope, 0
+        self._scope, self._ordinal, self.spread = scope, 0, 1
 
     def next_site(self) -> int:
         """The site of a functional dropout, by block and order in the block."""
@@ -85,6 +87,7 @@ class DropoutClock:
         part = DropoutClock()
         part.shared = self.shared
         part.set(self.step, [self._runs[place] for place in places])
+        part.spread = self.spread
         return part
 
     def keys(self, site: int, places: Sequence[int], device: torch.device) -> Tensor:
@@ -134,8 +137,8 @@ class DropoutClock:
             raise SharedRowsError("dropout falls on numbers that all rows of the batch share")
         slices = [(first * times, (first + count) * times, _key(seed, self.step, site)) for seed, count, first in runs]
         if device.type == "cpu":
-            return _hash_grid_on_cpu(slices, columns, self.column_key(site)).view(shape)
-        parts = [row_numbers(start, end, device).add_(key) for start, end, key in slices]
+            return _hash_grid_on_cpu(slices, columns, self.column_key(site), self.spread).view(shape)
+        parts = [row_numbers(start, end, device, self.spread).add_(key) for start, end, key in slices]
         row_keys = torch.cat(parts) if len(parts) > 1 else parts[0]
         return hash_grid(row_keys, columns, self.column_key(site)).view(shape)
 
@@ -144,9 +147,10 @@ class SharedRowsError(RuntimeError):
     """Numbers that belong to no single row of a group's batch were met where each run has its own."""
 
 
-def row_numbers(first: int, end: int, device: torch.device) -> Tensor:
-    """``[end - first]`` int32 numbers of rows, spread over the integers."""
-    return torch.arange(first, end, dtype=torch.int32, device=device).mul_(_ROW_STRIDE)
+def row_numbers(first: int, end: int, device: torch.device, spread: int = 1) -> Tensor:
+    """``[end - first]`` int32 numbers of rows, ``spread`` apart, and then spread over the integers."""
+    numbers = torch.arange(first * spread, end * spread, spread, dtype=torch.int32, device=device)
+    return numbers.mul_(_ROW_STRIDE)
 
 
 def threshold(p: float) -> int:
@@ -161,10 +165,11 @@ def hash_grid(row_keys: Tensor, columns: int, column_key: int) -> Tensor:
     return _crossed(row_keys, _mix(column_keys.add_(column_key)))
 
 
-def _hash_grid_on_cpu(slices: Sequence[tuple[int, int, int]], columns: int, column_key: int) -> Tensor:
+def _hash_grid_on_cpu(slices: Sequence[tuple[int, int, int]], columns: int, column_key: int, spread: int = 1) -> Tensor:
     """The same for rows of several (start, end, key): the keys, which are few, by numpy, whose calls cost less."""
     numbers = [
-        np.arange(start, end, dtype=np.int32) * np.int32(_ROW_STRIDE) + np.int32(key) for start, end, key in slices
+        np.arange(start * spread, end * spread, spread, dtype=np.int32) * np.int32(_ROW_STRIDE) + np.int32(key)
+        for start, end, key in slices
     ]
     column_keys = np.arange(columns, dtype=np.int32) * np.int32(_COLUMN_STRIDE) + np.int32(column_key)
     rows = _mix_array(np.concatenate(numbers))

@@ -2,8 +2,7 @@
 
 Modules that finish before the first trained one starts compute the same thing in every step if they draw no dropout;
 so they run in eval mode. The order is the order of execution, seen in one forward pass, whatever the architecture. A
-layer that an adapter is built around starts as a whole: what the adapter drops of its input is its own. A module that
-the pass did not call (some are not, outside training) trains.
+layer that an adapter is built around starts as a whole: what the adapter drops of its input is its own.
 """
 
 from __future__ import annotations
@@ -71,7 +70,14 @@ def _modules_before_first_trained(model: nn.Module, inputs: Mapping[str, Tensor]
         for child in parent.children():
             parents.setdefault(child, []).append(parent)
     first = min((_entry(owner, entries, parents) for owner in _owners_of_trained(model)), default=len(entries) * 2)
-    return tuple(module for module in model.modules() if module in exits and exits[module] < first)
+
+    def still(module: nn.Module) -> bool:
+        """Some modules are not called, or not outside training: those go with what holds them."""
+        if module in exits:
+            return exits[module] < first
+        return all(map(still, parents.get(module, ())))
+
+    return tuple(filter(still, model.modules()))
 
 
 def _owners_of_trained(model: nn.Module) -> list[nn.Module]:
