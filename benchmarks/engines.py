@@ -15,7 +15,8 @@ Needs no network. Variants, each grid in a process of its own, the variants taki
   trainer, processes   the same, a process for every run
 What is timed: from the last import done to the end of the call (grid), and the processes as a whole (wall): reading
 rows, tokenising, loading, training, answering all selection and report rows, saving; adaptlab's records, report and
-page too. Both sides have the same rows, learning rates, warm-up, decay, clipping, adapters and number of threads. A
+page too. A process for every run is held against ours by the wall, since starting is what it costs; all else by the
+grid. Both sides have the same rows, learning rates, warm-up, decay, clipping, adapters and number of threads. A
 process for every run, and where the time of a step goes, are measured once a grid, all else `--rounds` times.
 """
 

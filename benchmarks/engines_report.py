@@ -68,6 +68,7 @@ def _part(part: str, results: list[Result], *, toy: bool) -> str:
     if not set(variants) & set(OURS):
         return f"## {part}: nothing measured yet\n"
     seconds = {v: _seconds(results, v, "grid_seconds") for v in variants}
+    walls = {v: _seconds(results, v, "wall_seconds") for v in variants}
     best = min((v for v in OURS if v in seconds), key=lambda v: seconds[v])
     grid = results[0]["grid"]
     examples = grid["examples"] * grid["epochs"] * len(grid["methods"]) * grid["seeds"]
@@ -82,14 +83,15 @@ def _part(part: str, results: list[Result], *, toy: bool) -> str:
         memory = max(r["peak_memory_bytes"] for r in own) / 2**20
         score = statistics.mean(score for r in own for score in r["scores"])
         lines.append(
-            f"| {variant} | {seconds[variant]:.1f} | {_seconds(results, variant, 'wall_seconds'):.1f} "
+            f"| {variant} | {seconds[variant]:.1f} | {walls[variant]:.1f} "
             f"| {examples / seconds[variant]:.0f} | {memory:.0f} MiB | {score:.3f} "
-            f"| {seconds[variant] / seconds[best]:.2f}x |"
+            f"| {_ratio(variant, best, seconds, walls):.2f}x |"
         )
     lines.append("")
     for (where, variant), least in EXPECTED.items():
         if where == part and variant in seconds and variant not in OURS[1:] and not toy:
-            lines += [_verdict(variant, ours, seconds, least) for ours in OURS if ours in seconds and ours != variant]
+            beside = [ours for ours in OURS if ours in seconds and ours != variant]
+            lines += [_verdict(variant, ours, _ratio(variant, ours, seconds, walls), least) for ours in beside]
     solo = [r for r in results if r["variant"] == "solo"]
     profile = profile_table(profiles[0]) if profiles else []
     return "\n".join([*lines, *_single_runs(solo, toy=toy), *profile]) + "\n"
@@ -101,8 +103,13 @@ def _is_whole(result: Result, results: Sequence[Result]) -> bool:
     return bool(sum(r["runs"] for r in beside) == len(result["grid"]["methods"]) * result["grid"]["seeds"])
 
 
-def _verdict(variant: str, ours: str, seconds: dict[str, float], least: float) -> str:
-    ratio = seconds[variant] / seconds[ours]
+def _ratio(variant: str, ours: str, seconds: dict[str, float], walls: dict[str, float]) -> float:
+    """How many times as long a variant takes; of a process for every run, whose starts are its cost, by the wall."""
+    clock = walls if variant == "trainer, processes" else seconds
+    return clock[variant] / clock[ours]
+
+
+def _verdict(variant: str, ours: str, ratio: float, least: float) -> str:
     said = "reached" if ratio >= least else "NOT reached"
     return f"- {variant} against {ours}: {least:g}x expected, {ratio:.2f}x seen: {said}."
 
