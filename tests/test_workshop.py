@@ -87,3 +87,24 @@ def test_a_study_resolves_each_of_its_runs_once(
     monkeypatch.setattr(Resolver, "_decided", counted)
     result = api.compare(config, out=tmp_path / "study")
     assert len(result.records) == len(decided) == len(set(decided)) == 4
+
+
+def test_runs_that_train_nothing_read_one_training_row(
+    tiny_model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = StudyConfig(
+        model=str(tiny_model_folder("opt")),
+        task={"name": str(write_table(tmp_path / "weather.csv", seed=0)), "prompt": "plain"},
+        readout="verbalizer",
+        methods=["none", "lora"],
+        seeds=1,
+        steps=2,
+    )
+    workshop, resolver = Workshop(config.execution, lambda _: None), Resolver(config.execution)
+    runs = [resolver.resolve(run) for run in expand(config)]
+    read = [len(set_up(run, workshop.base(run), workshop).member.data) for run in runs]
+    assert read == [1, len(runs[1].data.train)]
+    assert read[1] > 1
+    untrained, trained = api.compare(config, out=tmp_path / "study").records
+    assert "train" not in untrained.data.truncated
+    assert trained.data.truncated["train"] == 0

@@ -384,7 +384,8 @@ def _answer_report_sets(trial: _Trial, group: Group, workshop: Workshop, meter: 
                 higher_is_better=metrics.get(wanted[0]).higher_is_better,
             )
     readout = trial.ready.readout
-    record.data.truncated["train"] = workshop.rows(run, readout, "train", training=True).truncated
+    if trial.member.total_steps:
+        record.data.truncated["train"] = workshop.rows(run, readout, "train", training=True).truncated
     record.data.truncated["select"] = workshop.rows(run, readout, "select").truncated
     trial.folder.write_predictions(predictions)
     if reports:

@@ -165,13 +165,18 @@ class Workshop:
         return self._stores.setdefault(what, Store(self._room))
 
     def rows(self, run: ResolvedRun, readout: Readout, split: str, *, training: bool = False) -> Rows:
-        """The tokenised rows of ``train``, ``select`` or a report set, as ``readout`` reads them."""
+        """The tokenised rows of ``train``, ``select`` or a report set, as ``readout`` reads them.
+
+        Of the training rows of a run that trains nothing the first alone, to see how a batch of them looks.
+        """
         config = run.resolved
         shown = "" if training or not config.shots else f"{config.shots}|{config.seed}"
+        idle = training and config.training.steps == 0
         asked = f"{config.readout}|{config.answering.model_dump_json()}|{run.identity.prompt}|{config.task.max_length}"
-        key = (run.identity.weights, run.identity.data, asked, shown, split, str(training))
+        key = (run.identity.weights, run.identity.data, asked, shown, split, f"{training}|{idle}")
         if key not in self._rows:
             examples = run.data.trained_on if training else splits(run.data)[split]
+            examples = examples[:1] if idle else examples
             self._rows[key] = _encoded(readout, examples, key, training=training)
         return self._rows[key]
 
