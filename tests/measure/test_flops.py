@@ -120,6 +120,21 @@ def test_the_fit_is_the_closed_form_at_shapes_it_has_not_seen(
         assert training.of(rows, length) == pytest.approx(closed_form(family, rows, length), rel=1e-12)
 
 
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_products_with_quantised_weights_are_products(minilm_folder: Path, bits: Any) -> None:
+    pytest.importorskip("bitsandbytes")
+
+    def counted(quantize: Any) -> Counted:
+        config = ModelConfig(id=str(minilm_folder), quantize=quantize)
+        model = load_base(config, num_labels=_OUTPUTS, regression=False, device="cpu").model
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("LayerNorm" in name or "classifier" in name)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return counted_pass(model, 2, 8)
+
+    assert counted(bits) == counted("none")
+
+
 #: What a tiny model needs in place of an option's default.
 SMALL = {"partial": {"parameters": "weight"}, "waveft": {"n_frequency": 64}}
 

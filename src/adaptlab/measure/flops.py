@@ -183,7 +183,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is ASKS_DEVICE:
             return args[0].device
-        formula = formulas().get(func._overloadpacket)
+        formula = formulas().get(func._overloadpacket) or _QUANTISED.get(str(func._overloadpacket))
         if formula is None:  # in inference mode whole layers come here, and not the products that they are made of
             with self:
                 parts = func.decompose(*args, **(kwargs or {}))
@@ -227,6 +227,26 @@ def formulas() -> dict[Any, Formula]:
         # Scaling and squaring with a Taylor polynomial of degree 8, about eight products (torch's own algorithm).
         aten.linalg_matrix_exp: lambda a, **_: 16.0 * a.shape[-1] * a.numel(),
     }  # fmt: skip
+
+
+def _product(rows: Any, *_: Any, out_val: Any, out: Any = None, **__: Any) -> float:
+    """Of ``rows`` by a matrix that is packed: its outputs say how wide it is."""
+    found = out if out_val is None else out_val[0] if isinstance(out_val, tuple) else out_val
+    return 2.0 * float(found.numel()) * float(rows.shape[-1])
+
+
+#: Products with weights in 4 and 8 bits. By name: bitsandbytes defines them when it is first imported. Taking weights
+#: back to 16 bits, which comes before a product elsewhere, is elementwise.
+_QUANTISED: dict[str, Formula] = dict.fromkeys(
+    (
+        "bitsandbytes.gemm_4bit",
+        "bitsandbytes.gemv_4bit",
+        "bitsandbytes.int8_linear_matmul",
+        "bitsandbytes.int8_scaled_mm",
+        "bitsandbytes.int8_mixed_scaled_mm",
+    ),
+    _product,
+)
 
 
 def _fourier(tensor: Any, dims: Sequence[int]) -> float:
