@@ -28,6 +28,8 @@ RUNS = {
     "text-to-text": 16,
     "training-set-size": 36,
 }
+#: Of these, zero-shot runs that differ in their seed alone are one run.
+ALIKE = {"few-shot-nli": 4, "qqp-decoder": 2}
 #: The kind of model that an example asks; the others ask an encoder.
 FAMILIES = {"few-shot-nli": "opt", "qqp-decoder": "opt", "text-to-text": "t5"}
 
@@ -79,13 +81,15 @@ def test_an_example_runs(
 def test_the_page_of_examples_has_every_file_and_its_runs() -> None:
     page = (REPOSITORY / "docs" / "examples.md").read_text()
     assert dict(re.findall(r"^\| `([^`]+)\.yaml` \|.*\| (\d+) \|$", page, re.MULTILINE)) == {
-        name: str(runs) for name, runs in RUNS.items()
+        name: str(runs - ALIKE.get(name, 0)) for name, runs in RUNS.items()
     }
 
 
 def test_the_entries_shown_on_the_page_are_a_study(tmp_path: Path) -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "examples.md").read_text(), re.DOTALL)
+    shown, learning = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "examples.md").read_text(), re.DOTALL)
     path = tmp_path / "study.yaml"
+    path.write_text(learning)
+    assert [run.method.label for run in expand(read_study(path))] == ["none", "full"]
     path.write_text(f"task: mnli\nseeds: 1\n{shown}")
     assert [run.method.label for run in expand(read_study(path))] == [
         "none-shots0",
