@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from adaptlab.engines.fused import bare
 from adaptlab.methods import registry
+from adaptlab.models.families import describe
 from adaptlab.models.load import Base
+from adaptlab.training.dropout import DropoutClock
+from adaptlab.training.first_tokens import FirstTokens
 from tests.tiny_models import FAMILIES
 from tests.training.conftest import TinyRun
 
@@ -93,3 +97,20 @@ def _dropped(run: TinyRun) -> bool:
     run.member.modes.train()
     run.backward([run.member])
     return bool(torch.stack(outputs).any())
+
+
+@pytest.mark.parametrize("family", ["Camembert", "Deberta", "XLMRoberta"])
+def test_relatives_without_a_tiny_model_answer_alike_too(family: str) -> None:
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=100)
+    config = getattr(transformers, f"{family}Config")(**sizes)
+    model = getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+    ids = torch.arange(6, 26).view(2, 10)
+    layout = describe(model, ())
+    assert layout.family in KNOWN
+    with torch.no_grad():
+        whole = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        FirstTokens(model, layout, [DropoutClock()])
+        last = _seen(model.get_submodule(f"{layout.blocks[-1]}.intermediate"))
+        part = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    assert last == [1]
+    torch.testing.assert_close(part, whole)
