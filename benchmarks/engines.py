@@ -3,7 +3,8 @@
     python benchmarks/engines.py cpu                      (make bench: MiniLM on SST-2, under 30 minutes on 2 cores)
     python benchmarks/engines.py gpu                      (make bench-gpu: bases of true sizes with random weights)
     python benchmarks/engines.py gpu --parts opt-1.3b     one part; each takes under 9 minutes
-    python benchmarks/engines.py gpu --toy                the same code on bases of toy size, on any machine
+    python benchmarks/engines.py gpu --toy                the same code on bases of toy size, on any machine; without
+                                                          a GPU it is what the line above does too
     python benchmarks/engines.py cpu --seconds 120        begins no measurement after two minutes; once more goes on
 
 Needs no network. Variants, each grid in a process of its own, the variants taking turns:
@@ -348,6 +349,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no measurement after so many")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file too")
     given = parser.parse_args()
+    if given.where == "gpu" and not given.toy and not has_gpu():
+        print("There is no NVIDIA GPU here: toy sizes on the CPU, which show that it works, and no page of figures.")
+        given.toy, given.markdown = True, None
     device = "cuda" if given.where == "gpu" and not given.toy else "cpu"
     parts = [part for part in given.parts.split(",") if part]
     results = read_results(given.results)
@@ -386,6 +390,13 @@ def main() -> None:
         given.results.rename(given.results.with_suffix(".done.jsonl"))  # the next call measures anew
     if failed:
         sys.exit(f"{failed} measurements failed; the same command tries them again.")
+
+
+def has_gpu() -> bool:
+    """Whether torch sees an NVIDIA GPU."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def read_results(path: Path | None) -> list[dict[str, Any]]:

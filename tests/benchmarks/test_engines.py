@@ -88,6 +88,25 @@ def test_what_an_earlier_call_has_measured_is_not_measured_again(
     assert not results.exists()
 
 
+def test_without_a_gpu_its_benchmark_runs_at_toy_sizes_and_writes_no_figures(
+    engines: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[Any] = []
+
+    def measure(job: Any) -> dict[str, Any]:
+        done.append(job)
+        return measured(job)
+
+    page = tmp_path / "engines.md"
+    monkeypatch.setattr(engines, "measure", measure)
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["engines.py", "gpu", "--rounds", "1", "--markdown", str(page)])
+    engines.main()
+    assert "no NVIDIA GPU here" in capsys.readouterr().out
+    assert {(job.grid.toy, job.grid.device) for job in done} == {(True, "cpu")}
+    assert not page.exists()
+
+
 def test_every_base_of_the_figures_is_there(engines: Any) -> None:
     from engines_bases import BASES
 
