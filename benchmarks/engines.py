@@ -3,8 +3,8 @@
     python benchmarks/engines.py cpu                      (make bench: MiniLM on SST-2, under 30 minutes on 2 cores)
     python benchmarks/engines.py gpu                      (make bench-gpu: bases of true sizes with random weights)
     python benchmarks/engines.py gpu --parts opt-1.3b     one part; each takes under 9 minutes
-    python benchmarks/engines.py gpu --toy                the same code on bases of toy size, on any machine; without
-                                                          a GPU it is what the line above does too
+    python benchmarks/engines.py gpu --toy                the same code on bases of toy size, on any machine (without
+                                                          a GPU, what `gpu` does anyway)
     python benchmarks/engines.py cpu --seconds 120        begins no measurement after two minutes; once more goes on
 
 Needs no network. Variants, each grid in a process of its own, the variants taking turns:

@@ -55,18 +55,28 @@ def measured(job: Any, **values: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_what_an_earlier_call_has_measured_is_not_measured_again(
-    engines: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    done: list[Any] = []
+@pytest.fixture
+def done(engines: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The jobs that were asked for, none of which is done."""
+    jobs: list[Any] = []
 
     def measure(job: Any) -> dict[str, Any]:
-        done.append(job)
+        jobs.append(job)
         return measured(job)
 
+    monkeypatch.setattr(engines, "measure", measure)
+    return jobs
+
+
+def test_what_an_earlier_call_has_measured_is_not_measured_again(
+    engines: Any,
+    done: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     results, page = tmp_path / "kept.jsonl", tmp_path / "engines.md"
     command = ["engines.py", "cpu", "--parts", "adapters", "--results", str(results), "--markdown", str(page)]
-    monkeypatch.setattr(engines, "measure", measure)
     monkeypatch.setattr(sys, "argv", [*command, "--seconds", "0"])
     monkeypatch.setattr(engines.time, "perf_counter", iter(range(10_000)).__next__)
     engines.main()
@@ -89,16 +99,13 @@ def test_what_an_earlier_call_has_measured_is_not_measured_again(
 
 
 def test_without_a_gpu_its_benchmark_runs_at_toy_sizes_and_writes_no_figures(
-    engines: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engines: Any,
+    done: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done: list[Any] = []
-
-    def measure(job: Any) -> dict[str, Any]:
-        done.append(job)
-        return measured(job)
-
     page = tmp_path / "engines.md"
-    monkeypatch.setattr(engines, "measure", measure)
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
     monkeypatch.setattr(sys, "argv", ["engines.py", "gpu", "--rounds", "1", "--markdown", str(page)])
     engines.main()
